@@ -1,0 +1,80 @@
+"""Decode image files, once and for all in one way, and bring them to the network's size."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from blurtrain.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+MAX_PIXELS = 89_478_485  # Pillow's own line for a decompression bomb: 256 MiB of RGB
+DECODER_VERSION = 1  # raise it when the same file would decode to other pixels
+
+
+def decode(data: bytes) -> Image.Image:
+    """An image file's first frame, turned upright by its EXIF tag, in RGB.
+
+    Alpha is dropped as torchvision's loader does; 16-bit grey is scaled to 8 bit rather than clipped.
+
+    Raises:
+        DataError: If the bytes are no image of a known format, are cut short, or are a decompression bomb.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise DataError(f"is no image in a known format ({', '.join(FORMATS)})") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"has more than {MAX_PIXELS:,} pixels") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, MemoryError) as error:
+        raise DataError(f"cannot be decoded ({error})") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        grey = np.asarray(image).astype(np.float64) / 257  # 65535 / 255
+        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an image becomes the square that the network sees: the weights' own resize and crop.
+
+    Args:
+        resize: Shorter side in px, bilinear or as named, always antialiased.
+        crop: Side of the central square in px.
+        interpolation: A name of `PIL.Image.Resampling`.
+    """
+
+    resize: int
+    crop: int
+    interpolation: str = "BILINEAR"
+
+    def apply(self, image: Image.Image) -> UInt8[np.ndarray, "3 crop crop"]:
+        """Resize and crop as torchvision's presets do on PIL images."""
+        width, height = image.size
+        if min(width, height) != self.resize:
+            shorter, longer = self.resize, int(self.resize * max(width, height) / min(width, height))
+            size = (shorter, longer) if width <= height else (longer, shorter)
+            image = image.resize(size, Image.Resampling[self.interpolation])
+        square = _centre_crop(np.asarray(image), self.crop)
+        return np.ascontiguousarray(square.transpose(2, 0, 1))
+
+
+def _centre_crop(pixels: UInt8[np.ndarray, "height width 3"], side: int) -> UInt8[np.ndarray, "side side 3"]:
+    height, width = pixels.shape[:2]
+    if height < side or width < side:  # black margins, as torchvision's CenterCrop
+        before = [max(side - n, 0) // 2 for n in (height, width)]
+        after = [(max(side - n, 0) + 1) // 2 for n in (height, width)]
+        pixels = np.pad(pixels, [(before[0], after[0]), (before[1], after[1]), (0, 0)])
+        height, width = pixels.shape[:2]
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    return pixels[top : top + side, left : left + side]

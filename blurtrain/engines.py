@@ -1,0 +1,157 @@
+"""Run a frozen backbone fast: ONNX Runtime on a CPU, torch elsewhere.
+
+A frozen backbone is a fixed function, which is why an inference engine may run it at all. The network is
+exported once per fingerprint and input size; its features must agree with eager float32, checked on real
+images at the export, or torch runs it and the user is told.
+"""
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import onnxruntime
+import torch
+from jaxtyping import Float32
+
+from blurtrain.backbones import FrozenBackbone
+from blurtrain.errors import StoreError
+from blurtrain.files import file_sha256, sha256, whole_file, write_json
+from blurtrain.progress import say
+
+TOLERANCE = 1e-4  # of the features' scale: an engine that differs more is not used
+OPSET = 17  # the newest that the exporter and every supported ONNX Runtime know
+
+Images = Float32[np.ndarray, "batch 3 height width"]
+Features = Float32[np.ndarray, "batch features"]
+
+
+class Engine(Protocol):
+    """A frozen backbone as a function from images in [0, 1] to features."""
+
+    name: str  # with everything of the engine that may change a bit of the result
+
+    def __call__(self, images: Images) -> Features:
+        """Features of a batch."""
+
+
+class TorchEngine:
+    """Eager torch in channels-last layout, on a GPU where there is one."""
+
+    def __init__(self, backbone: FrozenBackbone) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.name = f"torch {torch.__version__} {self.device.type}"
+        # ``to`` is in place: the layout and the device of the caller's backbone change, its values do not.
+        self._backbone = backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(self, images: Images) -> Features:
+        """Features of a batch."""
+        with torch.inference_mode():
+            batch = torch.from_numpy(images).to(self.device, memory_format=torch.channels_last)
+            return np.ascontiguousarray(self._backbone(batch).cpu().numpy())
+
+
+class OnnxEngine:
+    """ONNX Runtime on the CPU; it folds batch norms and chooses a blocked memory layout itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = f"onnxruntime {onnxruntime.__version__} cpu"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+        options.log_severity_level = 3  # errors only
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, images: Images) -> Features:
+        """Features of a batch."""
+        (features,) = self._session.run(None, {"images": images})
+        return np.asarray(features)
+
+
+def build(
+    backbone: FrozenBackbone,
+    choice: Literal["auto", "onnxruntime", "torch"],
+    cache: Path,
+    sample: Images,
+) -> Engine:
+    """The engine for a backbone, by a fixed rule and never by timing, so that the same config gives the same bytes.
+
+    Args:
+        backbone: What it runs.
+        choice: ``auto`` is ONNX Runtime without a GPU and torch with one.
+        cache: Folder that keeps the exported network.
+        sample: Real images on which a new export is compared with eager torch.
+
+    Raises:
+        StoreError: If the export cannot be written.
+    """
+    if choice == "torch" or (choice == "auto" and torch.cuda.is_available()):
+        return TorchEngine(backbone)
+    key = sha256(backbone.fingerprint(), repr(sample.shape[1:]), onnxruntime.__version__, torch.__version__)[:16]
+    path = cache / "engines" / f"{backbone.name}-{key}.onnx"
+    verdict = _stored_verdict(path)
+    if verdict is None:
+        verdict = _export(backbone, path, sample)
+    if verdict["agrees"]:
+        return OnnxEngine(path)
+    say(f"note: torch runs {backbone.name}: {verdict['reason']}")
+    return TorchEngine(backbone)
+
+
+def difference(engine: Engine, backbone: FrozenBackbone, sample: Images) -> float:
+    """Largest difference from eager float32 features, relative to their largest magnitude."""
+    with torch.inference_mode():
+        eager = backbone(torch.from_numpy(sample)).numpy()
+    return float(np.abs(engine(sample) - eager).max() / max(np.abs(eager).max(), np.finfo(np.float32).tiny))
+
+
+def _stored_verdict(path: Path) -> dict[str, str | bool] | None:
+    """What an earlier export found; none where the file is not the one that was judged."""
+    try:
+        verdict: dict[str, str | bool] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if not verdict["agrees"] or verdict["sha256"] == file_sha256(path):
+            return verdict
+    except (OSError, ValueError, KeyError):
+        return None
+    return None
+
+
+def _export(backbone: FrozenBackbone, path: Path, sample: Images) -> dict[str, str | bool]:
+    """Export, compare with eager torch, and note the verdict beside the file."""
+    reason, relative = "", float("inf")
+    try:
+        with whole_file(path) as temporary:
+            _write_onnx(backbone, temporary, sample)
+        relative = difference(OnnxEngine(path), backbone, sample)
+        if not relative <= TOLERANCE:
+            reason = f"ONNX Runtime's features differ by {relative:.1e} of their scale, more than {TOLERANCE:g}"
+    except StoreError:
+        raise
+    except Exception as error:  # an exporter fails in as many ways as there are networks; torch runs them all
+        reason = f"it cannot be exported ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
+    agrees = not reason
+    verdict: dict[str, str | bool] = {
+        "agrees": agrees,
+        "reason": reason,
+        "relative_difference": f"{relative:.2e}",
+        "sha256": file_sha256(path) if path.exists() else "",
+    }
+    write_json(path.with_suffix(".json"), verdict)
+    return verdict
+
+
+def _write_onnx(backbone: FrozenBackbone, path: Path, sample: Images) -> None:
+    with warnings.catch_warnings():
+        # The TorchScript route is announced as deprecated; it needs 0.3 s where the newer one needs 5 to 20.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            backbone,
+            (torch.from_numpy(sample[:2]),),
+            str(path),
+            input_names=["images"],
+            output_names=["features"],
+            dynamic_axes={"images": {0: "batch"}, "features": {0: "batch"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )

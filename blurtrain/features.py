@@ -1,0 +1,185 @@
+"""Features of images under blurs: each (image, view) passes the frozen backbone once in its life."""
+
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torchvision
+from jaxtyping import Float32, Int64
+from PIL import Image
+
+from blurtrain.backbones import FrozenBackbone
+from blurtrain.blur import blur_pixels
+from blurtrain.config import Blur
+from blurtrain.decoding import DECODER_VERSION
+from blurtrain.engines import Engine
+from blurtrain.files import sha256
+from blurtrain.images import ImageSet
+from blurtrain.progress import progress, say
+from blurtrain.store import Table
+
+BLUR_VERSION = 1  # raise it when the same blur would give other pixels
+SHARD_ROWS = 512  # an interrupted extraction repeats at most this many forward passes
+QUEUED_BATCHES = 4  # blurred batches waiting for the engine: enough that it never waits, few enough to stay small
+
+Positions = Int64[np.ndarray, " images"]
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """The stored features of one backbone run by one engine.
+
+    Args:
+        cache: Folder of the store.
+        backbone: Name of the network.
+        fingerprint: Of its weights and normalisation.
+        geometry: Resize, crop and interpolation of the pixels.
+        engine: Name of the engine.
+    """
+
+    cache: Path
+    backbone: str
+    fingerprint: str
+    geometry: str
+    engine: str
+
+    def table(self, view: Blur) -> Table:
+        """The table of one view; its key holds everything that a row depends on besides the image."""
+        key = {
+            "kind": "features",
+            "backbone": self.backbone,
+            "fingerprint": self.fingerprint,
+            "geometry": self.geometry,
+            "decoder": f"{DECODER_VERSION}, pillow {Image.__version__}",
+            "engine": self.engine,
+            "torchvision": torchvision.__version__,
+            "view": view.name,
+            "blur": [view.family, view.strength, view.angle, view.border, BLUR_VERSION],
+        }
+        group = f"{self.backbone}-{self.fingerprint[:8]}"
+        return Table(self.cache / "features" / group / f"{view.slug}-{sha256(repr(key))[:8]}", key)
+
+    def read(self, view: Blur, images: ImageSet, positions: Positions) -> Float32[np.ndarray, "images features"]:
+        """Stored features of some images, in their order."""
+        return self.table(view).read(images.ids[positions], "features")
+
+
+def store_for(backbone: FrozenBackbone, engine: Engine, cache: Path) -> FeatureStore:
+    """The store of what this backbone gives on this engine."""
+    return FeatureStore(
+        cache, backbone.name, backbone.fingerprint(), repr(backbone.preprocessing.geometry), engine.name
+    )
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What a call of `extract` did, in (image, view) pairs."""
+
+    reused: int
+    computed: int
+
+
+def extract(
+    images: ImageSet,
+    wanted: Mapping[Blur, Positions],
+    engine: Engine,
+    store: FeatureStore,
+    batch_size: int,
+) -> Extraction:
+    """Store the features of every wanted (image, view) pair that is not stored yet.
+
+    Blurring runs in a thread of its own beside the engine. What is finished is stored shard by shard, so an
+    interrupted extraction goes on where it stopped.
+
+    Raises:
+        StoreError: If the store cannot be read or written.
+    """
+    tables = {view: store.table(view) for view in wanted}
+    missing = {view: _missing(images, positions, tables[view]) for view, positions in wanted.items()}
+    total = sum(len(positions) for positions in missing.values())
+    distinct = sum(len(np.unique(images.ids[positions])) for positions in wanted.values())
+    if total < distinct:
+        say(f"{'reusing':<22} {distinct - total} of {distinct} stored features")
+    with progress("running the backbone", total, "view") as bar:
+        for view, positions, features in _shards(images, missing, engine, batch_size):
+            tables[view].append(images.ids[positions], {"features": features})
+            bar.advance(len(positions))
+    return Extraction(reused=distinct - total, computed=total)
+
+
+def _missing(images: ImageSet, positions: Positions, table: Table) -> Positions:
+    """One position for each distinct image that has no row yet."""
+    _, first = np.unique(images.ids[positions], return_index=True)
+    distinct = positions[np.sort(first)]
+    return distinct[~table.has(images.ids[distinct])]
+
+
+def _shards(
+    images: ImageSet, missing: Mapping[Blur, Positions], engine: Engine, batch_size: int
+) -> Iterator[tuple[Blur, Positions, Float32[np.ndarray, "rows features"]]]:
+    """Finished shards: a view, its images and their features."""
+    pieces = [
+        (view, positions[start : start + SHARD_ROWS])
+        for view, positions in missing.items()
+        for start in range(0, len(positions), SHARD_ROWS)
+    ]
+    batches = _ahead(_blurred(images, pieces, batch_size))
+    try:
+        for view, positions in pieces:
+            count = -(-len(positions) // batch_size)
+            yield view, positions, np.concatenate([engine(next(batches)) for _ in range(count)])
+    finally:
+        batches.close()
+
+
+def _blurred(
+    images: ImageSet, pieces: list[tuple[Blur, Positions]], batch_size: int
+) -> Iterator[Float32[np.ndarray, "batch 3 height width"]]:
+    for view, positions in pieces:
+        for start in range(0, len(positions), batch_size):
+            yield blur_pixels(images.read_pixels(positions[start : start + batch_size]), view)
+
+
+class _ahead:  # noqa: N801 - reads as a function, like `map`
+    """Iterate in a thread of its own, a few items ahead; an error there is raised here."""
+
+    def __init__(self, items: Iterator[np.ndarray]) -> None:
+        self._queue: queue.Queue[np.ndarray | BaseException | None] = queue.Queue(QUEUED_BATCHES)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(items,), name="blur", daemon=True)
+        self._thread.start()
+
+    def _run(self, items: Iterator[np.ndarray]) -> None:
+        try:
+            for item in items:
+                if not self._put(item):
+                    return
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: np.ndarray | BaseException | None) -> bool:
+        """Queue an item unless the reader has gone away."""
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def __next__(self) -> np.ndarray:
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        if item is None:
+            raise StopIteration
+        return item
+
+    def close(self) -> None:
+        """Stop the thread, whatever is still to come."""
+        self._stop.set()
+        self._thread.join()

@@ -1,0 +1,229 @@
+"""A store of rows keyed by content: decoded pixels and features, computed once and found again.
+
+A table is a folder of shards. A shard is one safetensors file that appears whole or not at all; it holds
+the ids of its rows, the rows as named columns, and a checksum per row that is compared on every read.
+Which table a row belongs to is decided by everything that its value depends on (`Table.key`), and which row
+by the content of the image, so nothing stale can be read: a change of either asks for another row.
+In memory there is only the index of the tables in use.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64, Shaped
+from safetensors.numpy import save_file
+
+from blurtrain.errors import StoreError
+from blurtrain.files import sha256, whole_file, write_json
+from blurtrain.progress import say
+
+ID = np.dtype("S32")  # the first 128 bits of a SHA-256 in hexadecimal
+Ids = Shaped[np.ndarray, " rows"]
+
+_NUMPY_TYPES = {"U8": "u1", "I32": "<i4", "I64": "<i8", "U32": "<u4", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
+_HEADER_LIMIT = 1 << 20  # bytes; our headers are below one kilobyte
+
+
+def row_id(digest: str) -> bytes:
+    """The id of a row from a hexadecimal SHA-256."""
+    return digest[: ID.itemsize].encode()
+
+
+class _DamagedError(Exception):
+    """A shard whose bytes are not what was written."""
+
+
+class _Shard:
+    """One file: ids and memory-mapped columns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._columns = _map_columns(path)
+            raw = np.array(self._columns.pop("ids"))
+            self.ids: Ids = raw.reshape(len(raw), ID.itemsize).view(ID)[:, 0]
+            if _checksums(raw.reshape(1, -1))[0] != self._columns.pop("ids.crc32")[0]:
+                raise _DamagedError
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise _DamagedError from error
+
+    def read(self, column: str, rows: Int64[np.ndarray, " n"]) -> np.ndarray:
+        """A copy of some rows of a column, each compared with its checksum."""
+        try:
+            values = self._columns[column][rows]
+            expected = self._columns[f"{column}.crc32"][rows]
+        except (KeyError, IndexError) as error:
+            raise _DamagedError from error
+        if not np.array_equal(_checksums(values), expected):
+            raise _DamagedError
+        return values
+
+
+def _map_columns(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _HEADER_LIMIT:
+            raise _DamagedError
+        header = json.loads(file.read(length))
+    columns = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            columns[name] = np.memmap(
+                path,
+                dtype=_NUMPY_TYPES[entry["dtype"]],
+                mode="r",
+                offset=8 + length + entry["data_offsets"][0],
+                shape=tuple(entry["shape"]),
+            )
+    return columns
+
+
+def _checksums(rows: np.ndarray) -> np.ndarray:
+    flat = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
+    return np.fromiter((zlib.crc32(row) for row in flat), np.uint32, len(flat))
+
+
+class Table:
+    """Rows of one kind.
+
+    Args:
+        folder: Where its shards lie; made at the first `append`.
+        key: Everything that the value of a row depends on besides the image, for people and for `cache`.
+    """
+
+    def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.key = dict(key)
+        self._shards: list[_Shard] = []
+        self._indexed = -1  # shards that the index knows
+        for path in sorted(folder.glob("*.safetensors")):
+            self._add(path)
+
+    def _add(self, path: Path) -> None:
+        try:
+            self._shards.append(_Shard(path))
+        except _DamagedError:
+            path.unlink(missing_ok=True)
+            say(f"{path} is damaged: removed, and its rows are computed again")
+
+    def _index(self) -> None:
+        """Sort the ids of all shards; put off until somebody asks, so that many appends cost one sort."""
+        if self._indexed == len(self._shards):
+            return
+        ids = [shard.ids for shard in self._shards]
+        every = np.concatenate([np.empty(0, ID), *ids])
+        order = np.argsort(every, kind="stable")
+        self._ids = every[order]
+        self._shard_of = np.repeat(np.arange(len(ids), dtype=np.int32), [len(i) for i in ids])[order]
+        rows = [np.arange(len(i), dtype=np.int32) for i in ids]
+        self._row_of = np.concatenate([np.empty(0, np.int32), *rows])[order]
+        self._indexed = len(self._shards)
+
+    def __len__(self) -> int:
+        self._index()
+        return len(self._ids)
+
+    def has(self, ids: Ids) -> Bool[np.ndarray, " rows"]:
+        """Which of these rows are stored."""
+        self._index()
+        if len(self._ids) == 0:
+            return np.zeros(len(ids), bool)
+        places = np.searchsorted(self._ids, ids).clip(max=len(self._ids) - 1)
+        return np.asarray(self._ids[places] == ids)
+
+    def append(self, ids: Ids, columns: Mapping[str, np.ndarray]) -> None:
+        """Store rows as one shard.
+
+        Args:
+            ids: Their ids, all different.
+            columns: Arrays whose first axis runs over the ids.
+
+        Raises:
+            StoreError: If the disk is full or the folder cannot be written.
+        """
+        if not (self.folder / "table.json").exists():
+            write_json(self.folder / "table.json", self.key)
+        raw = np.ascontiguousarray(ids.astype(ID)).view(np.uint8).reshape(len(ids), ID.itemsize)
+        tensors = {"ids": raw, "ids.crc32": _checksums(raw.reshape(1, -1))}
+        for name, values in columns.items():
+            tensors[name] = np.ascontiguousarray(values)
+            tensors[f"{name}.crc32"] = _checksums(values)
+        path = self.folder / f"{sha256(raw.tobytes())[:16]}.safetensors"
+        with whole_file(path) as temporary:
+            save_file(tensors, temporary)
+        self._add(path)
+
+    def read(self, ids: Ids, column: str) -> np.ndarray:
+        """Rows of a column in the order of the ids.
+
+        Raises:
+            KeyError: If a row is not stored.
+            StoreError: If a stored row is not what was written; its shard is removed.
+        """
+        if len(ids) == 0 or not self.has(ids).all():
+            raise KeyError(f"{(~self.has(ids)).sum()} of {len(ids)} rows are not in {self.folder}")
+        places = np.searchsorted(self._ids, ids)
+        shards, rows = self._shard_of[places], self._row_of[places]
+        result: np.ndarray | None = None
+        for shard in np.unique(shards):
+            here = np.flatnonzero(shards == shard)
+            values = self._read_shard(self._shards[shard], column, rows[here].astype(np.int64))
+            if result is None:
+                result = np.empty((len(ids), *values.shape[1:]), values.dtype)
+            result[here] = values
+        assert result is not None
+        return result
+
+    def _read_shard(self, shard: _Shard, column: str, rows: Int64[np.ndarray, " n"]) -> np.ndarray:
+        try:
+            return shard.read(column, rows)
+        except _DamagedError:
+            shard.path.unlink(missing_ok=True)
+            raise StoreError(
+                f"{shard.path} was damaged and has been removed: run the same command again, "
+                "which computes its rows anew"
+            ) from None
+
+
+@dataclass(frozen=True)
+class TableSummary:
+    """What `blurtrain cache` shows of a table."""
+
+    folder: Path
+    key: dict[str, Any]
+    rows: int
+    size: int  # bytes
+    used: float  # seconds since the epoch at which it was last written
+
+
+def summaries(root: Path) -> Iterator[TableSummary]:
+    """Every table below a folder, in the order of their paths.
+
+    Raises:
+        StoreError: If a table's description cannot be read.
+    """
+    for description in sorted(root.rglob("table.json")):
+        shards = list(description.parent.glob("*.safetensors"))
+        try:
+            key = json.loads(description.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{description} cannot be read: delete {description.parent}") from error
+        yield TableSummary(
+            folder=description.parent,
+            key=key,
+            rows=sum(_row_count(path) for path in shards),
+            size=sum(path.stat().st_size for path in shards),
+            used=max((path.stat().st_mtime for path in shards), default=0.0),
+        )
+
+
+def _row_count(path: Path) -> int:
+    try:
+        return len(_Shard(path).ids)
+    except _DamagedError:
+        return 0
