@@ -40,7 +40,8 @@ class ImageSet:
         keys: Rows of the pixel table.
         ids: Names by content: rows of the feature tables.
         labels: Class of each image.
-        groups: Statistical unit of each image: its font, or its content.
+        groups: Statistical unit of each image, a place in `group_labels`.
+        group_labels: Names of the units: a font, or the content of an image and its exact duplicates.
         train: Positions of the training images.
         validation: Positions of the validation images; empty where folds take their place.
         test: Positions of the test images.
@@ -54,6 +55,7 @@ class ImageSet:
     ids: Ids
     labels: Int64[np.ndarray, " images"]
     groups: Int64[np.ndarray, " images"]
+    group_labels: list[str]
     train: Int64[np.ndarray, " train"]
     validation: Int64[np.ndarray, " validation"]
     test: Int64[np.ndarray, " test"]
@@ -63,6 +65,19 @@ class ImageSet:
     def read_pixels(self, positions: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3 height width"]:
         """Stored pixels of some images."""
         return self.pixels.read(self.keys[positions], "pixels")
+
+    def group_names(self, positions: Int64[np.ndarray, " n"]) -> list[str]:
+        """Statistical units of some images."""
+        return [self.group_labels[group] for group in self.groups[positions]]
+
+
+def check_source(config: DataConfig) -> None:
+    """Open a source without reading its images.
+
+    Raises:
+        DataError: If folders or classes are missing.
+    """
+    open_source(config)
 
 
 def load(config: DataConfig, geometry: Geometry, cache: Path) -> ImageSet:
@@ -90,13 +105,15 @@ def load(config: DataConfig, geometry: Geometry, cache: Path) -> ImageSet:
     labels = np.array([item.label for item in source.items], np.int64)
     train, validation, test = split(source.items, ids, labels, config.test_fraction)
     _require_every_class(source, labels, train, test)
+    group_labels, groups = _groups(source.items, ids)
     return ImageSet(
         classes=source.classes,
         names=[item.name for item in source.items],
         keys=keys,
         ids=ids,
         labels=labels,
-        groups=_groups(source.items, ids),
+        groups=groups,
+        group_labels=group_labels,
         train=train,
         validation=validation,
         test=test,
@@ -186,9 +203,10 @@ def _mention_rare_formats(source: Source) -> None:
             say(f"note: {name}{also} is {kind} unlike the others; it is used as an image of its class: look at it")
 
 
-def _groups(items: Sequence[Item], ids: Ids) -> Int64[np.ndarray, " images"]:
+def _groups(items: Sequence[Item], ids: Ids) -> tuple[list[str], Int64[np.ndarray, " images"]]:
     names = [item.group or id_.decode() for item, id_ in zip(items, ids, strict=True)]
-    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+    labels, groups = np.unique(names, return_inverse=True)
+    return labels.tolist(), groups.astype(np.int64)
 
 
 def folds(images: ImageSet, count: int) -> Int64[np.ndarray, " train"]:

@@ -8,6 +8,7 @@ In memory there is only the index of the tables in use.
 """
 
 import json
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -227,3 +228,8 @@ def _row_count(path: Path) -> int:
         return len(_Shard(path).ids)
     except _DamagedError:
         return 0
+
+
+def remove(table: TableSummary) -> None:
+    """Delete a table; its rows are computed again when they are next needed."""
+    shutil.rmtree(table.folder)

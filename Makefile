@@ -1,0 +1,61 @@
+# Every target is one command; the first use of any of them makes .venv and installs what is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+INSTALLED_DEV := .venv/installed-dev
+FLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install train-baseline train-augmented compare tensorboard test test-slow lint format bench clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@echo
+	@echo "  FLAGS=... passes options on: make compare FLAGS='--name mine --head.folds 3'"
+
+install: $(INSTALLED) ## make .venv and install blurtrain (5 GB with torch's CUDA build, a few minutes)
+
+train-baseline: $(INSTALLED) ## train the baseline arm on the embedded digits
+	$(BIN)/blurtrain train --config configs/baseline.yaml $(FLAGS)
+
+train-augmented: $(INSTALLED) ## train the augmented arm: clean images and slightly blurred copies
+	$(BIN)/blurtrain train --config configs/augmented.yaml $(FLAGS)
+
+compare: $(INSTALLED) ## train both arms where missing, and compare them under heavy blur
+	$(BIN)/blurtrain compare --config configs/augmented.yaml $(FLAGS)
+
+tensorboard: $(INSTALLED) ## show all runs in TensorBoard on 127.0.0.1:6006
+	@echo "TensorBoard: http://127.0.0.1:6006 (Ctrl-C ends it)"
+	$(BIN)/tensorboard --logdir runs --host 127.0.0.1 --port 6006 $(FLAGS)
+
+test: $(INSTALLED_DEV) ## run the tests
+	$(BIN)/pytest -m "not slow" --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)
+
+test-slow: $(INSTALLED_DEV) ## run the tests that take longer
+	$(BIN)/pytest -m slow --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)
+
+lint: $(INSTALLED_DEV) ## check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED_DEV) ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED_DEV) ## measure speed beside a plain Lightning recipe: make bench FLAGS='--root ROOT --weights FILE'
+	$(BIN)/python benchmarks/speed.py $(FLAGS)
+
+clean: ## remove what tools leave behind; never touches runs, cache or data
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	find blurtrain tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blurtrain needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@

@@ -1,0 +1,55 @@
+"""Show how blur breaks an image classifier, and repair it cheaply.
+
+Names are imported when they are first used, so that `import blurtrain` stays fast: no torch until it is needed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from blurtrain.config import Blur, BlurGrid, Config
+from blurtrain.errors import BlurtrainError
+from blurtrain.version import VERSION
+
+if TYPE_CHECKING:
+    from blurtrain.backbones import FrozenBackbone
+    from blurtrain.blur import blur
+    from blurtrain.classifier import BlurClassifier, ImageBatch, ImageDataModule
+    from blurtrain.experiment import compare, compare_runs, train
+    from blurtrain.heads import FeatureDataModule
+
+__version__ = VERSION
+
+__all__ = [
+    "Blur",
+    "BlurClassifier",
+    "BlurGrid",
+    "BlurtrainError",
+    "Config",
+    "FeatureDataModule",
+    "FrozenBackbone",
+    "ImageBatch",
+    "ImageDataModule",
+    "__version__",
+    "blur",
+    "compare",
+    "compare_runs",
+    "train",
+]
+
+_LAZY = {
+    "BlurClassifier": "classifier",
+    "FeatureDataModule": "heads",
+    "FrozenBackbone": "backbones",
+    "ImageBatch": "classifier",
+    "ImageDataModule": "classifier",
+    "blur": "blur",
+    "compare": "experiment",
+    "compare_runs": "experiment",
+    "train": "experiment",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    if name not in _LAZY:
+        raise AttributeError(f"module 'blurtrain' has no attribute {name!r}")
+    return getattr(import_module(f"blurtrain.{_LAZY[name]}"), name)

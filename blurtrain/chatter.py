@@ -1,0 +1,35 @@
+"""Silence what libraries say on every run and nobody can act on, each by its exact words."""
+
+import logging
+import os
+import warnings
+
+_LOGGED = (
+    "GPU available: False, used: False",
+    "TPU available: False, using: 0 TPU cores",
+    "💡 Tip: For seamless cloud logging and experiment tracking, try installing [litlogger]",
+    "💡 Tip: For seamless cloud uploads and versioning, try installing [litmodels]",
+    "`Trainer.fit` stopped:",
+)
+_WARNED = (
+    # Lightning 2.6.6 on torch 2.15
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # Features are one batch in memory: there is nothing for a worker to do.
+    r"The 'train_dataloader' does not have many workers",
+)
+
+
+class _Unsaid(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(_LOGGED)
+
+
+def silence() -> None:
+    """Filter the known messages out of Lightning's log and the warnings of this process; may be called often."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks the network for news at import
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(known, _Unsaid) for known in logger.filters):
+            logger.addFilter(_Unsaid())
+    for message in _WARNED:
+        warnings.filterwarnings("ignore", message=message)

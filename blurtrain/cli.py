@@ -1,0 +1,204 @@
+"""The command line: one thin function a command, and the one place that catches what a user can cause."""
+
+import difflib
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from blurtrain.config import Config
+from blurtrain.errors import BlurtrainError, ConfigError
+from blurtrain.version import VERSION
+
+USER_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+COMMANDS = {
+    "train": "train and evaluate one arm",
+    "compare": "train a config's baseline and augmented arm where missing, and compare them; or compare runs",
+    "cache": "show what the store holds, and remove what is no longer used",
+    "pretrain": "make the embedded backbone again, from nothing",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0, 2 for what the user can mend, 130 when interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_overview())
+            return 0
+        if words[0] == "--version":
+            print(f"blurtrain {VERSION}")
+            return 0
+        if words[0] not in COMMANDS:
+            raise ConfigError(f"command {words[0]!r} is not known: {_suggest(words[0], list(COMMANDS))}")
+        _RUN[words[0]](words[1:])
+    except BlurtrainError as error:
+        print(f"blurtrain: error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(
+            "\nblurtrain: interrupted; what was finished is stored, and the same command goes on from there",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as in `blurtrain cache | head`
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _overview() -> str:
+    lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: blurtrain COMMAND [options]",
+            "",
+            "Shows how blur breaks an image classifier, and repairs it by retraining the head on slightly blurred copies.",
+            "",
+            *lines,
+            "",
+            "blurtrain COMMAND --help explains a command; blurtrain compare needs no options at all.",
+        ]
+    )
+
+
+def _suggest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"give one of {', '.join(known)}"
+
+
+class _Parser(ArgumentParser):
+    """Errors become one sentence, with the nearest known key, instead of a usage text."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise what the user reads."""
+        cause: BaseException | None = ex
+        while cause is not None:
+            if isinstance(cause, BlurtrainError):
+                raise cause
+            cause = cause.__cause__ or cause.__context__
+        raise ConfigError(self._sentence(" ".join(message.split())))
+
+    def _sentence(self, message: str) -> str:
+        known = [option[2:] for action in self._actions for option in action.option_strings if option[:2] == "--"]
+        if match := re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE):
+            word = match[1].split("=")[0].lstrip("-")
+            return f"option --{word} is not known: {_suggest(word, known)}"
+        if match := re.search(r"Group '(.+)' does not accept option '(.+)'", message):
+            word = f"{match[1]}.{match[2]}"
+            return f"key {word!r} is not known: {_suggest(word, [k for k in known if k.startswith(match[1])])}"
+        if match := re.search(r"Option '(.+)' is not accepted", message):
+            return f"key {match[1]!r} is not known: {_suggest(match[1], [k for k in known if '.' not in k])}"
+        message = re.sub(r"^Parser key \"(.+?)\": ?", r"\1: ", message)
+        for kind, words in _TYPES.items():
+            message = message.replace(f"Expected a <class '{kind}'>. Got value", f"must be {words}, got")
+        return re.sub(r"Expected a typing.Literal\[(.+?)\]. Got value", r"must be one of \1, got", message)
+
+
+_TYPES = {"int": "a whole number", "float": "a number", "tuple": "a list", "str": "a text", "bool": "true or false"}
+
+
+def _parser(command: str) -> _Parser:
+    return _Parser(prog=f"blurtrain {command}", description=f"{COMMANDS[command].capitalize()}.")
+
+
+def _config_parser(command: str) -> _Parser:
+    parser = _parser(command)
+    parser.add_argument("--config", action="config", help="YAML file with any of the keys below; later words win")
+    parser.add_class_arguments(Config)
+    return parser
+
+
+def _config(parser: _Parser, parsed: Namespace) -> Config:
+    values = vars(parser.instantiate(parsed))
+    return Config(**{field.name: values[field.name] for field in fields(Config)})
+
+
+def _train(words: Sequence[str]) -> None:
+    parser = _config_parser("train")
+    config = _config(parser, parser.parse_args(list(words)))
+    from blurtrain import experiment, report
+
+    folder = experiment.train(config)
+    print(report.sweep_table(folder))
+    print(f"\nRun: {folder}   TensorBoard: tensorboard --logdir {config.runs}   Next: blurtrain compare RUN RUN")
+
+
+def _compare(words: Sequence[str]) -> None:
+    parser = _config_parser("compare")
+    parser.add_argument("arms", nargs="*", type=Path, metavar="RUN", help="finished runs; without them, the config's")
+    parsed = parser.parse_args(list(words))
+    config = _config(parser, parsed)
+    from blurtrain import experiment, report
+
+    folder = experiment.compare_runs(parsed.arms) if parsed.arms else experiment.compare(config)
+    print(report.terminal_table(experiment.read_comparison(folder)))
+    print(
+        f"\nTables: {folder / 'comparison.csv'}, {folder / 'comparison.json'}\nPicture: {folder / experiment.PICTURE}"
+    )
+    print(f"TensorBoard: tensorboard --logdir {folder.parent}")
+
+
+def _cache(words: Sequence[str]) -> None:
+    parser = _parser("cache")
+    parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder of the store")
+    parser.add_argument(
+        "--unused_for", type=float, metavar="DAYS", help="remove tables not used for so many days; 0 is all"
+    )
+    parsed = parser.parse_args(list(words))
+    if parsed.unused_for is not None and not parsed.unused_for >= 0:
+        raise ConfigError(f"--unused_for must be 0 or more days, got {parsed.unused_for}")
+    from blurtrain import store
+
+    tables = list(store.summaries(parsed.cache))
+    for table in tables:
+        age = (time.time() - table.used) / 86400
+        stale = parsed.unused_for is not None and age >= parsed.unused_for
+        if stale:
+            store.remove(table)
+        what = table.key.get("view", f"{table.key.get('crop')} px") if table.key else "?"
+        print(
+            f"{'removed ' if stale else ''}{table.key.get('kind', '?'):<9} {table.key.get('backbone', ''):<18} {what:<16}"
+            f"{table.rows:>10} rows {table.size / 1e6:>10.1f} MB   used {age:.1f} days ago   {table.folder}"
+        )
+    total = sum(table.size for table in tables)
+    print(f"{len(tables)} tables, {total / 1e6:.1f} MB in {parsed.cache}; everything there can be computed again")
+
+
+def _pretrain(words: Sequence[str]) -> None:
+    parser = _parser("pretrain")
+    parser.add_argument("--seed", type=int, default=0, help="of the letters, the weights and their order")
+    parser.add_argument("--folder", type=Path, default=Path("pretrained"), help="where the weights and recipe go")
+    parsed = parser.parse_args(list(words))
+    if parsed.seed < 0:
+        raise ConfigError(f"--seed must be 0 or more, got {parsed.seed}")
+    from blurtrain.pretrain import RECIPE_FILE, WEIGHTS_FILE, pretrain
+
+    recipe = pretrain(seed=parsed.seed, folder=parsed.folder)
+    print(f"validation accuracy {100 * recipe['validation_accuracy']:.1f} % on {recipe['validation_images']} letters")
+    print(f"{parsed.folder / WEIGHTS_FILE}, {parsed.folder / RECIPE_FILE}; use it with --backbone.weights")
+
+
+_RUN: dict[str, Callable[[Sequence[str]], None]] = {
+    "train": _train,
+    "compare": _compare,
+    "cache": _cache,
+    "pretrain": _pretrain,
+}

@@ -1,0 +1,305 @@
+"""Arms side by side: what each gets right on every view, and how sure their difference is; no torch."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64, Shaped
+
+from blurtrain import inference, metrics, runs
+from blurtrain.config import CLEAN, Blur
+from blurtrain.errors import RunError
+from blurtrain.files import file_sha256
+from blurtrain.kernels import is_heavy
+from blurtrain.sweep import TOP_K, ViewPredictions, read_predictions
+
+JsonValue = Any  # what json.dumps takes
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Finished runs that can be compared: the same test images seen through the same views.
+
+    Args:
+        runs: By arm name; the reference is the first.
+        views: Of the test split.
+        heavy: Whether each view is heavy.
+    """
+
+    runs: dict[str, runs.Run]
+    views: tuple[Blur, ...]
+    heavy: tuple[bool, ...]
+
+    @property
+    def reference(self) -> str:
+        """The arm that the others are compared with."""
+        return next(iter(self.runs))
+
+
+def open_arms(folders: Sequence[Path]) -> Arms:
+    """Read finished runs and check that they can be compared.
+
+    The reference is the arm without copies, or the first where every arm has some.
+
+    Raises:
+        RunError: If a run is not finished, or the runs differ in test images or views.
+    """
+    loaded = [runs.load_run(folder) for folder in dict.fromkeys(folders)]
+    if len(loaded) < 2:
+        raise RunError(f"a comparison needs at least 2 different runs, got {len(loaded)}")
+    first = loaded[0]
+    for run in loaded[1:]:
+        if run.config.test_views != first.config.test_views:
+            raise RunError(f"{run.folder} and {first.folder} have different sweeps: compare runs that share one")
+        if run.classes != first.classes:
+            raise RunError(f"{run.folder} and {first.folder} have different classes: compare runs on the same images")
+    loaded.sort(key=lambda run: bool(run.config.copies))  # stable: the arm without copies comes first
+    named: dict[str, runs.Run] = {}
+    for run in loaded:
+        named[run.config.arm if run.config.arm not in named else run.folder.name] = run
+    copies = tuple(view for run in loaded for view in run.config.train_views[1:])
+    views = first.config.test_views
+    return Arms(named, views, tuple(is_heavy(view, copies) for view in views))
+
+
+def inputs_of(arms: Arms) -> dict[str, str]:
+    """A hash of every run that a comparison is made of: the same ones give the same comparison."""
+    return {name: file_sha256(run.folder / "predictions.parquet") for name, run in arms.runs.items()}
+
+
+@dataclass(frozen=True)
+class _View:
+    """One view of all arms, folds' heads only.
+
+    Args:
+        groups: Statistical unit of each image.
+        predictions: By arm.
+    """
+
+    groups: Shaped[np.ndarray, " images"]
+    predictions: dict[str, ViewPredictions]
+
+    def correct(self, arm: str) -> Bool[np.ndarray, "heads images"]:
+        predictions = self.predictions[arm]
+        return predictions.correct[predictions.folds]
+
+
+def _read_view(arms: Arms, view: Blur) -> _View:
+    predictions = {name: read_predictions(run.folder / "predictions.parquet", view) for name, run in arms.runs.items()}
+    reference = predictions[arms.reference]
+    for name, other in predictions.items():
+        same = np.array_equal(other.images, reference.images) and np.array_equal(other.labels, reference.labels)
+        if not same or len(other.folds) != len(reference.folds):
+            raise RunError(
+                f"{arms.runs[name].folder} and {arms.runs[arms.reference].folder} have different test images or heads: "
+                "compare runs of the same data and folds"
+            )
+    return _View(reference.groups, predictions)
+
+
+def compare_runs(folders: Sequence[Path]) -> dict[str, JsonValue]:
+    """Compare finished runs.
+
+    Args:
+        folders: Of two or more runs.
+
+    Returns:
+        The contents of comparison.json; see the README for its keys.
+
+    Raises:
+        RunError: If the runs cannot be compared.
+    """
+    arms = open_arms(folders)
+    per_view, heavy_correct, groups = [], [], None
+    for view, heavy in zip(arms.views, arms.heavy, strict=True):
+        read = _read_view(arms, view)
+        groups = read.groups
+        correct = {name: read.correct(name) for name in arms.runs}
+        per_view.append(_compare_view(arms, view, heavy, read, correct))
+        if heavy:
+            heavy_correct.append(correct)
+    assert groups is not None
+    _adjust(per_view)
+    return {
+        "arms": {name: str(run.folder) for name, run in arms.runs.items()},
+        "reference": arms.reference,
+        "n_test": len(groups),
+        "groups": len(np.unique(groups)),
+        "heads": len(next(iter(correct.values()))),
+        "native_pixels_per_pixel": arms.runs[arms.reference].result["native_pixels_per_pixel"],
+        "views": per_view,
+        "heavy_mean": _heavy_mean(arms, heavy_correct, groups) if heavy_correct else None,
+        "area": {name: _area(name, per_view) for name in arms.runs},
+        "inputs": inputs_of(arms),
+    }
+
+
+def _compare_view(
+    arms: Arms, view: Blur, heavy: bool, read: _View, correct: Mapping[str, Bool[np.ndarray, "heads images"]]
+) -> dict[str, JsonValue]:
+    classes = len(arms.runs[arms.reference].classes)
+    reference = correct[arms.reference]
+    return {
+        "family": view.family,
+        "strength": view.strength,
+        "angle": view.angle,
+        "name": view.name,
+        "heavy": heavy,
+        "arms": {
+            name: {
+                **_arm(correct[name].astype(np.float64), read.groups),
+                "correct": [int(count) for count in correct[name].sum(1)],
+                **_further_metrics(read.predictions[name], classes),
+            }
+            for name in arms.runs
+        },
+        "against_reference": {
+            name: {
+                **_difference(correct[name].astype(np.float64) - reference, read.groups),
+                "p_these_heads": _these_heads(correct[name], reference, read.groups),
+            }
+            for name in arms.runs
+            if name != arms.reference
+        },
+    }
+
+
+def _arm(correct: Float64[np.ndarray, "heads images"], groups: Shaped[np.ndarray, " images"]) -> dict[str, JsonValue]:
+    """Accuracy with an interval made like that of a difference: heads and groups are both random."""
+    against_nothing = inference.crossed_difference(correct, groups)
+    return {
+        "accuracy": float(correct.mean()),
+        "ci95": [_number(max(0.0, against_nothing.ci95[0])), _number(min(1.0, against_nothing.ci95[1]))],
+    }
+
+
+def _further_metrics(predictions: ViewPredictions, classes: int) -> dict[str, JsonValue]:
+    folds = predictions.folds
+    correct = predictions.correct[folds]
+    refit = predictions.correct[[i for i in range(len(predictions.heads)) if i not in folds]]
+    return {
+        "macro_accuracy": float(metrics.macro_accuracy(correct, predictions.labels, classes).mean()),
+        "top5_accuracy": float(metrics.top_k(predictions.rank[folds], TOP_K).mean()) if classes > 2 * TOP_K else None,
+        "nll": float(metrics.negative_log_likelihood(predictions.probability[folds]).mean()),
+        "ece": float(np.mean(metrics.expected_calibration_error(predictions.confidence[folds], correct))),
+        "accuracy_refit": float(refit.mean()) if len(refit) else None,
+    }
+
+
+def _difference(
+    values: Float64[np.ndarray, "heads images"], groups: Shaped[np.ndarray, " images"]
+) -> dict[str, JsonValue]:
+    result = inference.crossed_difference(values, groups)
+    return {
+        "difference": result.estimate,
+        "ci95": [_number(bound) for bound in result.ci95],
+        "p": _number(result.p),
+        "p_holm": None,
+        "verdict": inference.verdict(result.estimate, result.p),
+        "smallest_detectable": _number(result.smallest_detectable),
+    }
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: what the data say nothing about is null."""
+    return value if math.isfinite(value) else None
+
+
+def _these_heads(
+    arm: Bool[np.ndarray, "heads images"],
+    reference: Bool[np.ndarray, "heads images"],
+    groups: Shaped[np.ndarray, " images"],
+) -> float:
+    """The sign-flip test, which for one head and ungrouped images is McNemar's exact test."""
+    return inference.sign_flip(arm.astype(np.int64) - reference, groups)
+
+
+def _adjust(per_view: Sequence[dict[str, JsonValue]]) -> None:
+    """Holm's adjustment over the heavy views, arm by arm; the verdicts there follow the adjusted p value."""
+    heavy = [view["against_reference"] for view in per_view if view["heavy"]]
+    for name in heavy[0] if heavy else ():
+        p_values = [math.nan if view[name]["p"] is None else view[name]["p"] for view in heavy]
+        for view, p in zip(heavy, inference.holm(np.array(p_values)), strict=True):
+            view[name]["p_holm"] = _number(float(p))
+            view[name]["verdict"] = inference.verdict(view[name]["difference"], float(p))
+
+
+def _heavy_mean(
+    arms: Arms, correct: Sequence[Mapping[str, Bool[np.ndarray, "heads images"]]], groups: Shaped[np.ndarray, " images"]
+) -> dict[str, JsonValue]:
+    """The mean over heavy views of each head's correctness on each image, compared like a view."""
+    means = {name: np.mean([view[name] for view in correct], axis=0) for name in arms.runs}
+    return {
+        "views": len(correct),
+        "arms": {
+            name: {
+                **_arm(means[name], groups),
+                "correct": [int(count) for count in np.sum([view[name].sum(1) for view in correct], axis=0)],
+            }
+            for name in arms.runs
+        },
+        "against_reference": {
+            name: {
+                **_difference(means[name] - means[arms.reference], groups),
+                "corruption_error": float(
+                    metrics.corruption_error(
+                        np.array([1 - view[name].mean() for view in correct]),
+                        np.array([1 - view[arms.reference].mean() for view in correct]),
+                    )
+                ),
+            }
+            for name in arms.runs
+            if name != arms.reference
+        },
+    }
+
+
+def _area(arm: str, per_view: Sequence[Mapping[str, JsonValue]]) -> float:
+    """Mean over families of the area under accuracy versus strength, the clean view included in each."""
+    families = dict.fromkeys(view["family"] for view in per_view if view["family"] != CLEAN.family)
+    areas = []
+    for family in families:
+        views = [view for view in per_view if view["family"] in (family, CLEAN.family)]
+        strengths = np.array([view["strength"] for view in views], np.float64)
+        areas.append(
+            float(metrics.area_under_strength(strengths, np.array([v["arms"][arm]["accuracy"] for v in views])))
+        )
+    return float(np.mean(areas))
+
+
+def csv_text(comparison: Mapping[str, JsonValue]) -> str:
+    """One row for each view and arm."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    against = ("difference", "ci95_low", "ci95_high", "p", "p_holm", "verdict", "smallest_detectable")
+    arm_metrics = ("accuracy", "macro_accuracy", "top5_accuracy", "nll", "ece", "accuracy_refit")
+    writer.writerow(
+        ["family", "strength", "angle", "heavy", "arm", "n_test", "groups", "heads", *arm_metrics, *against]
+    )
+    counts = [comparison[key] for key in ("n_test", "groups", "heads")]
+    for view in comparison["views"]:
+        for name, arm in view["arms"].items():
+            other = view["against_reference"].get(name)
+            row = [view["family"], view["strength"], view["angle"], view["heavy"], name, *counts]
+            row += [arm[metric] for metric in arm_metrics]
+            if other is not None:
+                row += [other["difference"], *other["ci95"], *(other[key] for key in against[3:])]
+            writer.writerow(row)
+    return buffer.getvalue()
+
+
+def stored(folder: Path, arms: Arms) -> dict[str, JsonValue] | None:
+    """The comparison that a folder holds, if it was made of exactly these runs."""
+    try:
+        comparison: dict[str, JsonValue] = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+        if comparison["inputs"] == inputs_of(arms):
+            return comparison
+    except (OSError, ValueError, KeyError):
+        return None
+    return None

@@ -1,0 +1,89 @@
+"""From configs or runs to a comparison folder: trains what is missing, then tables, pictures and TensorBoard."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from blurtrain import comparison, report, runs
+from blurtrain.config import Config
+from blurtrain.errors import ConfigError
+from blurtrain.files import write_json, write_text
+from blurtrain.progress import say
+
+PICTURE = "figures/accuracy.png"
+
+
+def train(config: Config) -> Path:
+    """Train and evaluate one arm; a finished run is left as it is.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        BlurtrainError: Whatever a user can cause; see `blurtrain.training.train`.
+    """
+    if runs.is_finished(config):
+        say(f"{config.run_folder} is finished already; --name gives another run")
+        return config.run_folder
+    from blurtrain import training  # imports torch, which a finished run does not need
+
+    return training.train(config, training.prepare(config))
+
+
+def compare(config: Config) -> Path:
+    """Train the config's arm and its baseline where they are missing, and compare them.
+
+    Returns:
+        The comparison folder.
+
+    Raises:
+        ConfigError: If the config has no copies.
+        BlurtrainError: As `train`.
+    """
+    if not config.copies:
+        raise ConfigError("copies is empty, so this config is the baseline itself: give copies, or two run folders")
+    arms = [config.baseline(), config]
+    unfinished = [arm for arm in arms if not runs.is_finished(arm)]
+    if unfinished:
+        from blurtrain import training  # imports torch, which finished runs do not need
+
+        prepared = training.prepare(config)
+        for arm in unfinished:
+            training.train(arm, prepared)
+    return compare_runs([arm.run_folder for arm in arms], config.comparison_folder)
+
+
+def compare_runs(folders: Sequence[Path], target: Path | None = None) -> Path:
+    """Compare finished runs; what was compared already is not computed again.
+
+    Args:
+        folders: Of two or more runs.
+        target: Folder of the comparison; beside the first run where it is not given.
+
+    Returns:
+        The comparison folder.
+
+    Raises:
+        RunError: If the runs cannot be compared.
+        StoreError: If the folder cannot be written.
+    """
+    arms = comparison.open_arms(folders)
+    folder = target or folders[0].parent / f"compare-{'-and-'.join(run.folder.name for run in arms.runs.values())}"
+    if comparison.stored(folder, arms) is not None:
+        say(f"{folder} is finished already")
+        return folder
+    result = comparison.compare_runs(folders)
+    write_text(folder / "comparison.csv", comparison.csv_text(result))
+    report.accuracy_picture(folder / PICTURE, result)
+    from blurtrain import tensorboard  # imports torch
+
+    tensorboard.write_comparison(folder, table=report.markdown_table(result), figures={"accuracy": folder / PICTURE})
+    write_json(folder / "comparison.json", result)  # last: the comparison is finished
+    return folder
+
+
+def read_comparison(folder: Path) -> dict[str, Any]:
+    """The contents of a finished comparison's comparison.json."""
+    contents: dict[str, Any] = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    return contents

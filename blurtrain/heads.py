@@ -1,0 +1,358 @@
+"""The retrained head: softmax regression on standardised features, solved to its optimum.
+
+For each fold and each candidate l2 the problem is
+
+    minimise over W, b:  mean over the fold's training rows of cross-entropy(softmax(W z + b), label) + l2 / 2 ||W||^2
+
+with z the features standardised by the mean and standard deviation of those rows. It is strictly convex in W (the
+bias is unpenalised; it starts at zero, and no gradient moves the sum of its entries), so there is one answer
+whatever the order, the seed or the solver. All folds and candidates are one stacked problem.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64, Int64
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from blurtrain.lbfgs import StackedLBFGS
+from blurtrain.progress import Progress, progress
+
+MAX_ITERATIONS = 1000
+BLOCK = 1 << 22  # logits held at once: 32 MiB in float64
+WORTH_THREADS = 2e8  # multiplications of one pass over the rows: about 10 ms on one core
+CONSTANT = 1e-6  # a feature whose spread is below this share of the widest one carries no information
+
+
+class FeatureBatch(NamedTuple):
+    """All rows that an arm is trained and validated on."""
+
+    features: Float32[Tensor, "rows features"]
+    labels: Int64[Tensor, " rows"]
+    training: Bool[Tensor, "splits rows"]  # rows that each split is fitted on
+    validation: Bool[Tensor, "splits rows"]  # rows that each split is validated on
+
+
+class FeatureDataModule(LightningDataModule):
+    """Features as one full batch.
+
+    Args:
+        features: Rows [rows, features].
+        labels: Class of each row.
+        training: Which rows each split is fitted on.
+        validation: Which rows each split is validated on.
+    """
+
+    def __init__(
+        self,
+        features: Float32[np.ndarray, "rows features"],
+        labels: Int64[np.ndarray, " rows"],
+        training: Bool[np.ndarray, "splits rows"],
+        validation: Bool[np.ndarray, "splits rows"],
+    ) -> None:
+        super().__init__()
+        arrays = (features, labels, training, validation)
+        self.batch = FeatureBatch(*(torch.from_numpy(array) for array in arrays))
+
+    def train_dataloader(self) -> DataLoader[FeatureBatch]:
+        """One batch an epoch: one epoch is one iteration of the solver."""
+        return DataLoader([self.batch], batch_size=None)  # type: ignore[arg-type]
+
+
+class Evaluation(NamedTuple):
+    """Some problems at given points."""
+
+    losses: Float64[Tensor, " problems"]
+    gradients: Float64[Tensor, "problems size"]
+    train_nll: Float64[Tensor, " problems"]
+    validation_nll: Float64[Tensor, " problems"]
+    validation_accuracy: Float64[Tensor, " problems"]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Linear heads on raw features: the standardisation is folded in.
+
+    Args:
+        weights: One matrix a head.
+        bias: One vector a head.
+    """
+
+    weights: Float32[np.ndarray, "heads classes features"]
+    bias: Float32[np.ndarray, "heads classes"]
+
+    def logits(self, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, "heads rows classes"]:
+        """Logits of every head, accumulated in float64."""
+        weights, bias = self.weights.astype(np.float64), self.bias.astype(np.float64)
+        return features.astype(np.float64) @ weights.transpose(0, 2, 1) + bias[:, None, :]
+
+
+class ConvexHeads(LightningModule):
+    """All heads of one arm: every split and every candidate l2, fitted together.
+
+    Problem p stands for split p // len(l2) and candidate p % len(l2).
+
+    Args:
+        batch: The rows that it will be fitted on; standardisation and preconditioner come from them.
+        classes: Number of classes.
+        l2: Candidate penalties.
+        tolerance: A problem has converged when no entry of its gradient exceeds tolerance * l2. Its distance from
+            the optimum is then at most tolerance * sqrt(entries), because l2 is its modulus of convexity.
+    """
+
+    def __init__(self, batch: FeatureBatch, classes: int, l2: tuple[float, ...], tolerance: float) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.classes = classes
+        self.tolerance = tolerance
+        splits = len(batch.training)
+        means, scales = _standardisation(batch)
+        self.register_buffer("means", means)
+        self.register_buffer("scales", scales)
+        self.register_buffer("l2", torch.tensor(l2, dtype=torch.float64).repeat(splits))
+        self.register_buffer("split_of", torch.arange(splits).repeat_interleave(len(l2)))
+        variances, directions = _principal_axes(batch, means[-1], scales[-1])
+        self.register_buffer("variances", variances)
+        self.register_buffer("directions", directions)
+        self.means: Tensor
+        self.scales: Tensor
+        self.l2: Tensor
+        self.split_of: Tensor
+        self.variances: Tensor
+        self.directions: Tensor
+        size = classes * (means.shape[1] + 1)
+        self.points = torch.nn.Parameter(torch.zeros(len(self.l2), size, dtype=torch.float64))
+        self.ended = 0
+        self.largest_gradient = float("inf")
+        self.figures = torch.zeros(3, len(self.l2), dtype=torch.float64)
+        self.history: list[Float64[Tensor, "3 problems"]] = []  # train_nll, validation_nll, validation_accuracy
+
+    def configure_optimizers(self) -> StackedLBFGS:
+        """The stacked solver."""
+        return StackedLBFGS(self.points, self._precondition, self.tolerance * self.l2)
+
+    def training_step(self, batch: FeatureBatch, _index: int) -> None:
+        """One iteration of the solver over all rows; ends the fit when every problem has converged."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, StackedLBFGS)
+        optimizer.step(lambda problems, points: self._objective(batch, problems, points))
+        self.history.append(self.figures.clone())
+        self.ended = int((optimizer.converged | optimizer.stalled).sum())
+        self.largest_gradient = optimizer.largest_gradient
+        if self.ended == len(self.l2):
+            self.trainer.should_stop = True
+
+    def _objective(
+        self, batch: FeatureBatch, problems: Int64[Tensor, " problems"], points: Float64[Tensor, "problems size"]
+    ) -> tuple[Float64[Tensor, " problems"], Float64[Tensor, "problems size"]]:
+        result = self.evaluate(batch, problems, points)
+        self.figures[:, problems] = torch.stack(result[2:]).cpu()
+        return result.losses, result.gradients
+
+    def evaluate(
+        self, batch: FeatureBatch, problems: Int64[Tensor, " problems"], points: Float64[Tensor, "problems size"]
+    ) -> Evaluation:
+        """Loss, gradient and validation figures of some problems, block of rows by block of rows."""
+        count = len(problems)
+        split = self.split_of[problems]
+        theta = points.view(count, self.classes, -1)
+        weights, bias = theta[..., :-1], theta[..., -1]
+        means, scales = self.means[split][:, None], self.scales[split][:, None]
+        folded = weights / scales
+        shift = bias - (folded * means).sum(-1)
+        shares = [1 / mask.sum(1).clamp_min(1).double()[split] for mask in (batch.training, batch.validation)]
+        nll = torch.zeros(count, dtype=torch.float64, device=points.device)
+        validation_nll, validation_accuracy = nll.clone(), nll.clone()
+        by_weight, by_shift = torch.zeros_like(folded), torch.zeros_like(shift)
+        for rows in _blocks(len(batch.labels), count * self.classes):
+            features, labels = batch.features[rows].double(), batch.labels[rows]
+            training = batch.training[:, rows][split].T * shares[0]
+            validation = batch.validation[:, rows][split].T * shares[1]
+            logits = (features @ folded.flatten(0, 1).T).view(-1, count, self.classes) + shift
+            logits -= logits.amax(-1, keepdim=True)
+            index = labels[:, None, None].expand(-1, count, 1)
+            of_label = logits.gather(-1, index)[..., 0]
+            residual = logits.exp_()
+            total = residual.sum(-1)
+            row_nll = total.log() - of_label
+            nll += (row_nll * training).sum(0)
+            validation_nll += (row_nll * validation).sum(0)
+            correct = of_label == 0  # the largest logit is 0 after the shift
+            validation_accuracy += (correct * validation).sum(0)
+            residual *= (training / total)[..., None]
+            residual.scatter_add_(-1, index, -training[..., None])
+            by_weight += (residual.flatten(1).T @ features).view_as(folded)
+            by_shift += residual.sum(0)
+        l2 = self.l2[problems]
+        gradient = (by_weight - by_shift[..., None] * means) / scales + l2[:, None, None] * weights
+        losses = nll + l2 / 2 * weights.square().sum((1, 2))
+        gradients = torch.cat([gradient, by_shift[..., None]], -1).flatten(1)
+        return Evaluation(losses, gradients, nll, validation_nll, validation_accuracy)
+
+    def heads(self, problems: list[int]) -> Heads:
+        """Fitted heads of some problems, on raw features."""
+        theta = self.points.detach()[problems].view(len(problems), self.classes, -1)
+        split = self.split_of[problems]
+        weights = theta[..., :-1] / self.scales[split][:, None]
+        bias = theta[..., -1] - (weights * self.means[split][:, None]).sum(-1)
+        return Heads(weights.float().cpu().numpy(), bias.float().cpu().numpy())
+
+    def _precondition(
+        self, problems: Int64[Tensor, " problems"], points: Float64[Tensor, "problems size"]
+    ) -> Float64[Tensor, "problems size"]:
+        """Inverse of the Hessian at zero, which is (C / classes + l2), C the features' correlation matrix."""
+        theta = points.view(len(problems), self.classes, -1)
+        l2 = self.l2[problems][:, None, None]
+        along = theta[..., :-1] @ self.directions
+        factors = 1 / (self.variances / self.classes + l2) - 1 / l2
+        weights = (along * factors) @ self.directions.T + theta[..., :-1] / l2
+        return torch.cat([weights, theta[..., -1:] * self.classes], -1).flatten(1)
+
+
+def _standardisation(
+    batch: FeatureBatch,
+) -> tuple[Float64[Tensor, "splits features"], Float64[Tensor, "splits features"]]:
+    """Mean and standard deviation of each split's training rows; a constant feature gets an infinite scale."""
+    counts = batch.training.sum(1).double()[:, None]
+    width = batch.features.shape[1]
+    sums = torch.zeros(len(counts), width, dtype=torch.float64)
+    squares = torch.zeros_like(sums)
+    centre = batch.features[:1].double()  # any point near the data keeps the difference of squares exact
+    for rows in _blocks(len(batch.labels), width):
+        centred, mask = batch.features[rows].double() - centre, batch.training[:, rows].double()
+        sums += mask @ centred
+        squares += mask @ centred.square()
+    means = sums / counts
+    scales = (squares / counts - means.square()).clamp_min(0).sqrt()
+    constant = scales <= CONSTANT * scales.amax(1, keepdim=True)
+    return means + centre, scales.masked_fill(constant, float("inf"))
+
+
+def _principal_axes(
+    batch: FeatureBatch, mean: Float64[Tensor, " features"], scale: Float64[Tensor, " features"]
+) -> tuple[Float64[Tensor, " axes"], Float64[Tensor, "features axes"]]:
+    """Variances and directions of the last split's standardised rows."""
+    width = batch.features.shape[1]
+    correlation = torch.zeros(width, width, dtype=torch.float64)
+    for rows in _blocks(len(batch.labels), width):
+        standard = ((batch.features[rows].double() - mean) / scale) * batch.training[-1, rows, None]
+        correlation += standard.T @ standard
+    variances, directions = torch.linalg.eigh(correlation / batch.training[-1].sum())
+    return variances.clamp_min(0), directions
+
+
+def _blocks(rows: int, columns: int) -> Iterator[slice]:
+    size = max(1, BLOCK // columns)
+    return (slice(start, start + size) for start in range(0, rows, size))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the fit of an arm gives.
+
+    Args:
+        folds: One head a fold, or the one head of a given validation split.
+        refit: One head fitted on all training rows with the chosen penalty.
+        l2: The chosen penalty: the one with the lowest mean validation loss.
+        candidates: For each candidate penalty its validation figures, averaged over folds.
+        iterations: Of the solver.
+        largest_gradient: What is left of the gradient, over all problems.
+        curves: Training loss, validation loss and accuracy of the chosen penalty, one row an iteration.
+    """
+
+    folds: Heads
+    refit: Heads
+    l2: float
+    candidates: list[dict[str, float]]
+    iterations: int
+    largest_gradient: float
+    curves: list[dict[str, float]]
+
+
+class _CountEnded(Callback):
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+
+    def on_train_batch_end(self, _trainer: Trainer, module: LightningModule, *_: Any) -> None:  # noqa: ANN401
+        assert isinstance(module, ConvexHeads)
+        self._bar.advance(module.ended - self._bar.done)
+
+
+def fit(
+    features: Float32[np.ndarray, "rows features"],
+    labels: Int64[np.ndarray, " rows"],
+    training: Bool[np.ndarray, "splits rows"],
+    validation: Bool[np.ndarray, "splits rows"],
+    *,
+    classes: int,
+    l2: tuple[float, ...],
+    tolerance: float,
+) -> Fit:
+    """Fit every split with every candidate penalty, choose the penalty on validation rows, and refit.
+
+    Args:
+        features: Of all rows that the arm has: clean, then copies.
+        labels: Class of each row.
+        training: Which rows each split is fitted on.
+        validation: Which rows each split is validated on.
+        classes: Number of classes.
+        l2: Candidate penalties.
+        tolerance: As in `ConvexHeads`.
+    """
+    # The last split is the refit: all that any split is fitted on, validated on nothing.
+    refit = training.any(0, keepdims=True)
+    data = FeatureDataModule(
+        features, labels, np.concatenate([training, refit]), np.concatenate([validation, np.zeros_like(refit)])
+    )
+    module = ConvexHeads(data.batch, classes, l2, tolerance)
+    with _threads_for(module, data.batch), progress("fitting heads", len(module.l2), "head") as bar:
+        quiet_trainer(MAX_ITERATIONS, [_CountEnded(bar)]).fit(module, data)
+    splits, candidates = len(training), len(l2)
+    history = torch.stack(module.history).numpy().reshape(-1, 3, splits + 1, candidates)
+    means = history[:, :, :splits].mean(2)
+    chosen = int(means[-1, 1].argmin())
+    names = ("train_nll", "validation_nll", "validation_accuracy")
+    return Fit(
+        folds=module.heads([split * candidates + chosen for split in range(splits)]),
+        refit=module.heads([splits * candidates + chosen]),
+        l2=l2[chosen],
+        candidates=[
+            {"l2": value, **{name: float(means[-1, i, c]) for i, name in enumerate(names)}}
+            for c, value in enumerate(l2)
+        ],
+        iterations=len(module.history),
+        largest_gradient=module.largest_gradient,
+        curves=[{name: float(row[i, chosen]) for i, name in enumerate(names)} for row in means],
+    )
+
+
+@contextmanager
+def _threads_for(module: ConvexHeads, batch: FeatureBatch) -> Iterator[None]:
+    """One thread for small problems: handing each operation to several costs more than it gives."""
+    before = torch.get_num_threads()
+    multiplications = batch.features.numel() * module.points.shape[0] * module.classes
+    torch.set_num_threads(1 if multiplications < WORTH_THREADS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def quiet_trainer(epochs: int, callbacks: list[Callback]) -> Trainer:
+    """A Lightning trainer without its own bar, logger, checkpoints and tips."""
+    return Trainer(
+        max_epochs=epochs,
+        accelerator="auto",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+    )

@@ -1,0 +1,169 @@
+"""What people look at: the terminal table and the pictures of a comparison. No computation."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from blurtrain.files import whole_file
+
+# Okabe and Ito's palette: told apart with every kind of colour blindness; the line styles also in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+LINES = ("o-", "s--", "^-.", "D:", "v-")
+
+Comparison = Mapping[str, Any]
+
+
+def terminal_table(comparison: Comparison) -> str:
+    """The comparison as text of at most 100 columns where there are two arms."""
+    arms = list(comparison["arms"])
+    others = arms[1:]
+    header = ["blur", *arms]
+    for name in others:
+        header += ["gain" if len(others) == 1 else f"{name} gain", "95 % interval", "p", "verdict"]
+    rows = [header, *(_cells(view, _label(view, comparison), arms) for view in comparison["views"])]
+    if comparison["heavy_mean"]:
+        rows.append(_cells(comparison["heavy_mean"], "mean of heavy *", arms))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    last = len(header) - 1
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column in (0, last) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    rule = "-" * max(map(len, lines))
+    body = [lines[0], rule, *lines[1:]]
+    if comparison["heavy_mean"]:
+        body.insert(len(body) - 1, rule)
+    return "\n".join([_counts(comparison), "", *body, "", *_notes(comparison)])
+
+
+def sweep_table(folder: Path) -> str:
+    """The sweep of one run as text."""
+    rows = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    heads = rows[0]["heads"]
+    lines = [f"Accuracy in % on {rows[0]['images']} test images, mean of {heads} head{'s' * (heads > 1)}"]
+    lines += ["", f"{'blur':<16} accuracy   sd over heads     nll     ece   refitted head"]
+    lines += [
+        f"{row['view']:<16} {100 * row['accuracy']:>8.1f}   {100 * row['accuracy_sd']:>13.1f}"
+        f"   {row['nll']:>5.2f}   {row['ece']:>5.3f}   {100 * row['accuracy_refit']:>13.1f}"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _counts(comparison: Comparison) -> str:
+    groups = "" if comparison["groups"] == comparison["n_test"] else f" in {comparison['groups']} groups"
+    heads = comparison["heads"]
+    return (
+        f"Accuracy in % on {comparison['n_test']} test images{groups}, "
+        f"mean of {heads} head{'s' * (heads > 1)} an arm; blur in px at network size"
+    )
+
+
+def _label(view: Mapping[str, Any], comparison: Comparison) -> str:
+    star = " *" if view["heavy"] else ""
+    native = view["strength"] * comparison["native_pixels_per_pixel"]
+    scaled = f" ({native:.1f} native)" if view["strength"] and comparison["native_pixels_per_pixel"] != 1 else ""
+    return f"{view['name']}{scaled}{star}"
+
+
+def _cells(view: Mapping[str, Any], label: str, arms: Sequence[str]) -> list[str]:
+    cells = [label, *(f"{100 * view['arms'][name]['accuracy']:.1f}" for name in arms)]
+    for other in view["against_reference"].values():
+        low, high = other["ci95"]
+        interval = "unknown" if low is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+        p = other["p"] if other["p_holm"] is None else other["p_holm"]
+        cells += [f"{100 * other['difference']:+.1f}", interval, _p(p), other["verdict"]]
+    return cells
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    if not comparison["heavy_mean"]:
+        yield "No view is heavy: none is at least twice as wide as the strongest copy."
+        return
+    yield "* heavy: at least twice as wide as the strongest copy; p there is adjusted for several views (Holm)"
+    for name, other in comparison["heavy_mean"]["against_reference"].items():
+        clean = comparison["views"][0]["against_reference"][name]
+        yield ""
+        yield finding(name, other, clean, comparison)
+
+
+def finding(name: str, heavy: Mapping[str, Any], clean: Mapping[str, Any], comparison: Comparison) -> str:
+    """The result in two sentences made from the numbers."""
+    sure = {"better": "more", "worse": "less"}
+    gain = 100 * heavy["difference"]
+    interval = "" if heavy["ci95"][0] is None else f" ({100 * heavy['ci95'][0]:+.1f} to {100 * heavy['ci95'][1]:+.1f})"
+    if heavy["verdict"] in sure:
+        first = f"Under heavy blur {name} gets {abs(gain):.1f} points {sure[heavy['verdict']]} right than"
+    else:
+        first = f"Under heavy blur {name} is not distinguishable ({gain:+.1f} points) from"
+    smallest = heavy["smallest_detectable"]
+    power = f"; this test could have shown {100 * smallest:.1f} points" if smallest is not None else ""
+    second = f"On clean images it is {clean['verdict']} ({100 * clean['difference']:+.1f} points)."
+    return f"{first} {comparison['reference']}{interval}{power}.\n{second}"
+
+
+def markdown_table(comparison: Comparison) -> str:
+    """The same table in Markdown, for TensorBoard's Text tab."""
+    arms = list(comparison["arms"])
+    header = ["blur", *arms]
+    for name in arms[1:]:
+        header += [f"{name} gain", "95 % interval", "p", "verdict"]
+    rows = [_cells(view, _label(view, comparison), arms) for view in comparison["views"]]
+    if comparison["heavy_mean"]:
+        rows.append(_cells(comparison["heavy_mean"], "mean of heavy *", arms))
+    lines = ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]]
+    return "\n".join([_counts(comparison), "", *lines, "", *_notes(comparison)])
+
+
+def accuracy_picture(path: Path, comparison: Comparison) -> None:
+    """Accuracy versus strength, one panel a family, with 95 % bands and the heavy range shaded.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    views = comparison["views"]
+    families = list(dict.fromkeys(view["family"] for view in views if view["family"] != "clean"))
+    figure = Figure(figsize=(6.4 * len(families), 4.4), layout="constrained", dpi=120)
+    for panel, family in zip(figure.subplots(1, len(families), squeeze=False)[0], families, strict=True):
+        shown = [view for view in views if view["family"] in (family, "clean")]
+        _draw_curves(panel, shown, comparison)
+        panel.set_xlabel(f"{family} blur: strength in px at network size")
+        panel.set_ylabel("accuracy in %")
+    figure.suptitle(_title(comparison), fontsize=11)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _draw_curves(panel: Any, views: Sequence[Mapping[str, Any]], comparison: Comparison) -> None:  # noqa: ANN401 - matplotlib
+    strengths = [view["strength"] for view in views]
+    for name, colour, line in zip(comparison["arms"], COLOURS * 9, LINES * 9, strict=False):
+        arms = [view["arms"][name] for view in views]
+        panel.plot(strengths, [100 * arm["accuracy"] for arm in arms], line, color=colour, label=name)
+        known = [(s, arm["ci95"]) for s, arm in zip(strengths, arms, strict=True) if None not in arm["ci95"]]
+        if known:
+            low, high = ([100 * ci[end] for _, ci in known] for end in (0, 1))
+            panel.fill_between([s for s, _ in known], low, high, color=colour, alpha=0.15, linewidth=0)
+    heavy = [view["strength"] for view in views if view["heavy"]]
+    if heavy:
+        panel.axvspan(min(heavy), max(strengths), color="0.5", alpha=0.12, linewidth=0, label="heavy blur")
+    panel.set_ylim(0, 100)
+    panel.set_xlim(0, max(strengths))
+    panel.grid(alpha=0.3)
+    panel.legend(loc="lower left")
+
+
+def _title(comparison: Comparison) -> str:
+    heads = comparison["heads"]
+    return f"{comparison['n_test']} test images, {heads} head{'s' * (heads > 1)} an arm, bands: 95 % intervals"

@@ -1,0 +1,143 @@
+"""Run folders: what an arm leaves, whose config made it, and whether it is finished."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from blurtrain.config import Config, plain
+from blurtrain.errors import RunError
+from blurtrain.files import write_text
+
+CONFIG = "config.yaml"  # written first: whose run it is
+RESULT = "run.json"  # written last: it is finished
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Args:
+        folder: Where it lies.
+        config: What made it.
+        result: The contents of run.json.
+    """
+
+    folder: Path
+    config: Config
+    result: dict[str, Any]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names in the order of the labels."""
+        names: list[str] = self.result["classes"]
+        return names
+
+    def require_backbone(self, fingerprint: str) -> None:
+        """Check that a backbone is the one that the run was trained on.
+
+        Raises:
+            RunError: If it is another.
+        """
+        expected = self.result["backbone"]["fingerprint"]
+        if fingerprint != expected:
+            raise RunError(
+                f"{self.folder} was trained on a backbone with fingerprint {expected[:12]}, "
+                f"but {self.config.backbone.weights} now gives {fingerprint[:12]}: restore those weights"
+            )
+
+
+def is_finished(config: Config) -> bool:
+    """Whether the run of a config is finished; nothing is written.
+
+    Raises:
+        RunError: If its folder belongs to another config.
+    """
+    folder = config.run_folder
+    if (folder / CONFIG).exists():
+        _require_same(folder, config)
+        return (folder / RESULT).exists()
+    if folder.exists() and any(path for path in folder.iterdir() if not path.name.startswith(".partial-")):
+        raise RunError(f"{folder} exists and is no run: choose another name with --name, or move it away")
+    return False
+
+
+def begin(config: Config) -> Path:
+    """Make the run folder of a config, or go on with it.
+
+    Raises:
+        RunError: If the folder belongs to another config.
+        StoreError: If it cannot be written.
+    """
+    if not is_finished(config) and not (config.run_folder / CONFIG).exists():
+        write_text(config.run_folder / CONFIG, dump_config(config))
+    return config.run_folder
+
+
+def _require_same(folder: Path, config: Config) -> None:
+    before, now = _flat(read_config(folder).identity()), _flat(config.identity())
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        key = changed[0]
+        others = f" and {len(changed) - 1} more keys" if len(changed) > 1 else ""
+        raise RunError(
+            f"{folder} holds a run with another config ({key} is {before.get(key)!r} there and {now.get(key)!r} now"
+            f"{others}): choose another name with --name, or remove that folder"
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 - any tree of plain values
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        name: leaf
+        for key, item in value.items()
+        for name, leaf in _flat(item, f"{prefix}.{key}" if prefix else key).items()
+    }
+
+
+def dump_config(config: Config) -> str:
+    """A config as YAML."""
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+
+
+def read_config(folder: Path) -> Config:
+    """The config that a run folder was made from.
+
+    Raises:
+        RunError: If there is none, or it cannot be read.
+    """
+    try:
+        values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        return config_from(values)
+    except (OSError, yaml.YAMLError, jsonargparse.ArgumentError, TypeError, KeyError) as error:
+        raise RunError(f"{folder} holds no readable {CONFIG}: give the folder of a run, such as runs/NAME") from error
+
+
+def config_from(values: dict[str, Any]) -> Config:
+    """A config from plain values, typed and checked.
+
+    Raises:
+        ConfigError: If a value is out of range.
+        jsonargparse.ArgumentError: If a key is unknown or a type is wrong.
+    """
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config)
+    return Config(**vars(parser.instantiate(parser.parse_object(values))))
+
+
+def load_run(folder: Path) -> Run:
+    """A finished run.
+
+    Raises:
+        RunError: If there is none in the folder.
+    """
+    config = read_config(folder)
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder} is not finished: run blurtrain train --config {folder / CONFIG}") from error
+    return Run(folder, config, result)

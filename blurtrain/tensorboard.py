@@ -1,0 +1,116 @@
+"""Event files: the same tags in every arm, so that the curves of baseline and augmented overlay."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from blurtrain.config import Blur
+from blurtrain.errors import StoreError
+from blurtrain.sweep import SweepRow
+
+STEPS_PER_PIXEL = 100  # TensorBoard's steps are integers: a blur of 1.5 px stands at step 150
+SWEPT = ("accuracy", "macro_accuracy", "nll", "ece")
+
+
+def write_run(
+    folder: Path,
+    *,
+    curves: Sequence[Mapping[str, float]],
+    rows: Sequence[SweepRow],
+    samples: Mapping[Blur, Float32[np.ndarray, "samples 3 height width"]],
+    hyperparameters: Mapping[str, Any],
+) -> None:
+    """Write the events of a run.
+
+    Args:
+        folder: Of the run.
+        curves: One row a solver iteration, for the chosen penalty, averaged over folds.
+        rows: The sweep.
+        samples: A few test images through every view, in [0, 1].
+        hyperparameters: What the HParams tab shows beside the final metrics.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    with _Events(folder) as writer:
+        for step, row in enumerate(curves):
+            writer.add_scalar("train/nll", row["train_nll"], step)
+            writer.add_scalar("validation/nll", row["validation_nll"], step)
+            writer.add_scalar("validation/accuracy", row["validation_accuracy"], step)
+        families = dict.fromkeys(row.family for row in rows if row.strength > 0)
+        for family in families:
+            for row in rows:
+                if row.family in (family, "clean"):
+                    for metric in SWEPT:
+                        step = round(STEPS_PER_PIXEL * row.strength)
+                        writer.add_scalar(f"sweep {family}/{metric}", getattr(row, metric), step)
+        for view, pictures in samples.items():
+            step = round(STEPS_PER_PIXEL * view.strength)
+            writer.add_images(f"test images/{view.family}", torch.from_numpy(pictures), step)
+        final = _final_metrics(rows)
+        for summary in hparams(dict(hyperparameters), final):
+            writer.file_writer.add_summary(summary)
+        for name, value in final.items():
+            writer.add_scalar(name, value, 0)
+
+
+def _final_metrics(rows: Sequence[SweepRow]) -> dict[str, float]:
+    clean, strongest = rows[0], max(rows, key=lambda row: row.strength)
+    return {
+        "final/accuracy clean": clean.accuracy,
+        "final/accuracy strongest blur": strongest.accuracy,
+        "final/accuracy mean over views": float(np.mean([row.accuracy for row in rows])),
+        "final/nll clean": clean.nll,
+        "final/nll strongest blur": strongest.nll,
+        "final/ece strongest blur": strongest.ece,
+    }
+
+
+def write_comparison(folder: Path, *, table: str, figures: Mapping[str, Path]) -> None:
+    """Write the events of a comparison: its table as text, its pictures as images.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    from PIL import Image
+
+    with _Events(folder) as writer:
+        writer.add_text("comparison", table)
+        for name, path in figures.items():
+            with Image.open(path) as picture:
+                writer.add_image(f"comparison/{name}", np.asarray(picture.convert("RGB")), 0, dataformats="HWC")
+
+
+class _Events:
+    """An event file that appears whole and alone: written aside, then moved into the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._aside = folder / ".partial-events"
+
+    def __enter__(self) -> SummaryWriter:
+        shutil.rmtree(self._aside, ignore_errors=True)
+        self._writer = SummaryWriter(str(self._aside))  # type: ignore[no-untyped-call]
+        return self._writer
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._writer.close()  # type: ignore[no-untyped-call]
+            if kind is None:
+                for old in self._folder.glob("events.out.tfevents.*"):
+                    old.unlink()
+                for new in self._aside.iterdir():
+                    new.replace(self._folder / new.name)
+        except OSError as error:
+            raise StoreError(
+                f"{self._folder} cannot be written ({error.strerror}): free space and run again"
+            ) from error
+        finally:
+            shutil.rmtree(self._aside, ignore_errors=True)
