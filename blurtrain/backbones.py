@@ -113,7 +113,7 @@ def _build(config: BackboneConfig) -> tuple[nn.Module, Preprocessing]:
         raise BackboneError(f"backbone.name {config.name!r} is not known: {_nearest(config.name, names())}")
     choices = torchvision.models.get_model_weights(config.name)
     if config.weights.endswith(WEIGHT_SUFFIXES):
-        network = torchvision.models.get_model(config.name, weights=None)
+        network: nn.Module = torchvision.models.get_model(config.name, weights=None)
         load_weights(network, read_weights(Path(config.weights), config.sha256), config.weights, config.name)
         return network, _own_preprocessing(choices["IMAGENET1K_V1"])
     if config.weights not in choices.__members__:
@@ -168,7 +168,7 @@ def _from_hub(name: str, weights: Any) -> nn.Module:  # noqa: ANN401 - an enumer
             f"the weights {weights.name} of {name} could not be downloaded from {weights.url} ({reason}): "
             "connect to the network, or give a local file as backbone.weights"
         ) from error
-    network = torchvision.models.get_model(name, weights=None)
+    network: nn.Module = torchvision.models.get_model(name, weights=None)
     load_weights(network, state, weights.name, name)
     return network
 

@@ -103,7 +103,8 @@ class BlurClassifier(LightningModule):
     ) -> Float[Tensor, "batch classes"]:
         """Probabilities of a batch."""
         images = batch if isinstance(batch, Tensor) else batch[0]
-        return self(images).softmax(-1)
+        probabilities: Tensor = self(images).softmax(-1)
+        return probabilities
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the head alone."""

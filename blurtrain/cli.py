@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -49,10 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"blurtrain: error: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print(
-            "\nblurtrain: interrupted; what was finished is stored, and the same command goes on from there",
-            file=sys.stderr,
-        )
+        print("\nblurtrain: interrupted; the same command goes on from what is stored", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `blurtrain cache | head`
         sys.stderr.close()
@@ -70,7 +67,7 @@ def _overview() -> str:
         [
             "usage: blurtrain COMMAND [options]",
             "",
-            "Shows how blur breaks an image classifier, and repairs it by retraining the head on slightly blurred copies.",
+            "Shows how blur breaks an image classifier, and repairs it with slightly blurred training copies.",
             "",
             *lines,
             "",
@@ -173,9 +170,10 @@ def _cache(words: Sequence[str]) -> None:
         stale = parsed.unused_for is not None and age >= parsed.unused_for
         if stale:
             store.remove(table)
-        what = table.key.get("view", f"{table.key.get('crop')} px") if table.key else "?"
+        what = table.key.get("view", f"{table.key.get('crop')} px")
+        action = "removed " if stale else ""
         print(
-            f"{'removed ' if stale else ''}{table.key.get('kind', '?'):<9} {table.key.get('backbone', ''):<18} {what:<16}"
+            f"{action}{table.key.get('kind', '?'):<9} {table.key.get('backbone', ''):<18} {what:<16}"
             f"{table.rows:>10} rows {table.size / 1e6:>10.1f} MB   used {age:.1f} days ago   {table.folder}"
         )
     total = sum(table.size for table in tables)
@@ -191,8 +189,8 @@ def _pretrain(words: Sequence[str]) -> None:
         raise ConfigError(f"--seed must be 0 or more, got {parsed.seed}")
     from blurtrain.pretrain import RECIPE_FILE, WEIGHTS_FILE, pretrain
 
-    recipe = pretrain(seed=parsed.seed, folder=parsed.folder)
-    print(f"validation accuracy {100 * recipe['validation_accuracy']:.1f} % on {recipe['validation_images']} letters")
+    validation = cast(dict[str, float], pretrain(seed=parsed.seed, folder=parsed.folder)["validation"])
+    print(f"Validation accuracy {100 * validation['accuracy']:.1f} % on {validation['images']} fresh letters")
     print(f"{parsed.folder / WEIGHTS_FILE}, {parsed.folder / RECIPE_FILE}; use it with --backbone.weights")
 
 

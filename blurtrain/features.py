@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torchvision
 from jaxtyping import Float32, Int64
-from PIL import Image
 
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.blur import blur_pixels
@@ -53,7 +53,7 @@ class FeatureStore:
             "backbone": self.backbone,
             "fingerprint": self.fingerprint,
             "geometry": self.geometry,
-            "decoder": f"{DECODER_VERSION}, pillow {Image.__version__}",
+            "decoder": f"{DECODER_VERSION}, pillow {PIL.__version__}",
             "engine": self.engine,
             "torchvision": torchvision.__version__,
             "view": view.name,
@@ -64,7 +64,7 @@ class FeatureStore:
 
     def read(self, view: Blur, images: ImageSet, positions: Positions) -> Float32[np.ndarray, "images features"]:
         """Stored features of some images, in their order."""
-        return self.table(view).read(images.ids[positions], "features")
+        return np.asarray(self.table(view).read(images.ids[positions], "features"))
 
 
 def store_for(backbone: FrozenBackbone, engine: Engine, cache: Path) -> FeatureStore:
@@ -114,7 +114,8 @@ def _missing(images: ImageSet, positions: Positions, table: Table) -> Positions:
     """One position for each distinct image that has no row yet."""
     _, first = np.unique(images.ids[positions], return_index=True)
     distinct = positions[np.sort(first)]
-    return distinct[~table.has(images.ids[distinct])]
+    missing: Positions = distinct[~table.has(images.ids[distinct])]
+    return missing
 
 
 def _shards(

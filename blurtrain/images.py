@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 from jaxtyping import Int64, UInt8
-from PIL import Image
 
 from blurtrain.config import DataConfig
 from blurtrain.decoding import DECODER_VERSION, Geometry
@@ -94,7 +94,7 @@ def load(config: DataConfig, geometry: Geometry, cache: Path) -> ImageSet:
         "crop": geometry.crop,
         "interpolation": geometry.interpolation,
         "decoder": DECODER_VERSION,
-        "pillow": Image.__version__,
+        "pillow": PIL.__version__,
     }
     table = Table(cache / "pixels" / f"{geometry.crop}-{sha256(repr(key))[:8]}", key)
     keys = _keys(source)

@@ -31,7 +31,7 @@ class StackedLBFGS(torch.optim.Optimizer):
         tolerance: A problem has converged when no entry of its gradient exceeds its tolerance.
     """
 
-    def __init__(self, points: Float64[Tensor, "problems size"], precondition: Precondition, tolerance: float) -> None:
+    def __init__(self, points: Float64[Tensor, "problems size"], precondition: Precondition, tolerance: Values) -> None:
         super().__init__([points], {})
         self._points = points
         self._precondition = precondition

@@ -29,8 +29,13 @@ class Item:
 class Source(Protocol):
     """Where images come from."""
 
-    classes: tuple[str, ...]
-    items: Sequence[Item]
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in the order of the labels."""
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The images, before anything was read."""
 
     def key(self, index: int) -> str:
         """SHA-256 of what will be decoded: the file's bytes, or a drawing's recipe."""
@@ -83,10 +88,11 @@ class FolderSource:
                 f"or {EMBEDDED!r} for the embedded images"
             )
         self._paths: list[Path] = []
-        splits = {folder: SPLITS[folder.name] for folder in _folders(root) if folder.name in SPLITS}
+        splits: dict[Path, str] = {folder: SPLITS[folder.name] for folder in _folders(root) if folder.name in SPLITS}
+        places: dict[Path, str | None] = {**splits} if splits else {root: None}
         found = [
             (split, folder, path)
-            for place, split in (splits or {root: None}).items()
+            for place, split in places.items()
             for folder in _folders(place)
             for path in _image_files(folder)
         ]

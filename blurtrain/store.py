@@ -62,7 +62,7 @@ class _Shard:
             raise _DamagedError from error
         if not np.array_equal(_checksums(values), expected):
             raise _DamagedError
-        return values
+        return np.asarray(values)
 
 
 def _map_columns(path: Path) -> dict[str, np.ndarray]:
@@ -71,7 +71,7 @@ def _map_columns(path: Path) -> dict[str, np.ndarray]:
         if length > _HEADER_LIMIT:
             raise _DamagedError
         header = json.loads(file.read(length))
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for name, entry in header.items():
         if name != "__metadata__":
             columns[name] = np.memmap(
@@ -86,7 +86,7 @@ def _map_columns(path: Path) -> dict[str, np.ndarray]:
 
 def _checksums(rows: np.ndarray) -> np.ndarray:
     flat = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
-    return np.fromiter((zlib.crc32(row) for row in flat), np.uint32, len(flat))
+    return np.fromiter((zlib.crc32(row.data) for row in flat), np.uint32, len(flat))
 
 
 class Table:

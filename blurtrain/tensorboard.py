@@ -40,10 +40,10 @@ def write_run(
         StoreError: If the file cannot be written.
     """
     with _Events(folder) as writer:
-        for step, row in enumerate(curves):
-            writer.add_scalar("train/nll", row["train_nll"], step)
-            writer.add_scalar("validation/nll", row["validation_nll"], step)
-            writer.add_scalar("validation/accuracy", row["validation_accuracy"], step)
+        for step, point in enumerate(curves):
+            writer.add_scalar("train/nll", point["train_nll"], step)
+            writer.add_scalar("validation/nll", point["validation_nll"], step)
+            writer.add_scalar("validation/accuracy", point["validation_accuracy"], step)
         families = dict.fromkeys(row.family for row in rows if row.strength > 0)
         for family in families:
             for row in rows:
@@ -55,6 +55,7 @@ def write_run(
             step = round(STEPS_PER_PIXEL * view.strength)
             writer.add_images(f"test images/{view.family}", torch.from_numpy(pictures), step)
         final = _final_metrics(rows)
+        assert writer.file_writer is not None
         for summary in hparams(dict(hyperparameters), final):
             writer.file_writer.add_summary(summary)
         for name, value in final.items():
@@ -97,12 +98,12 @@ class _Events:
 
     def __enter__(self) -> SummaryWriter:
         shutil.rmtree(self._aside, ignore_errors=True)
-        self._writer = SummaryWriter(str(self._aside))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(self._aside))
         return self._writer
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            self._writer.close()  # type: ignore[no-untyped-call]
+            self._writer.close()
             if kind is None:
                 for old in self._folder.glob("events.out.tfevents.*"):
                     old.unlink()
