@@ -10,6 +10,7 @@ _LOGGED = (
     "💡 Tip: For seamless cloud logging and experiment tracking, try installing [litlogger]",
     "💡 Tip: For seamless cloud uploads and versioning, try installing [litmodels]",
     "`Trainer.fit` stopped:",
+    "\nDetected KeyboardInterrupt, attempting graceful shutdown ...",  # the command line says it
 )
 _WARNED = (
     # Lightning 2.6.6 on torch 2.15

@@ -9,6 +9,7 @@ bias is unpenalised; it starts at zero, and no gradient moves the sum of its ent
 whatever the order, the seed or the solver. All folds and candidates are one stacked problem.
 """
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -312,7 +313,7 @@ def fit(
     )
     module = ConvexHeads(data.batch, classes, l2, tolerance)
     with _threads_for(module, data.batch), progress("fitting heads", len(module.l2), "head") as bar:
-        quiet_trainer(MAX_ITERATIONS, [_CountEnded(bar)]).fit(module, data)
+        _run(quiet_trainer(MAX_ITERATIONS, [_CountEnded(bar)]), module, data)
     splits, candidates = len(training), len(l2)
     history = torch.stack(module.history).numpy().reshape(-1, 3, splits + 1, candidates)
     means = history[:, :, :splits].mean(2)
@@ -342,6 +343,15 @@ def _threads_for(module: ConvexHeads, batch: FeatureBatch) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _run(trainer: Trainer, module: LightningModule, data: LightningDataModule) -> None:
+    """Fit; an interruption stays one, where Lightning would ignore further ones and exit with code 1."""
+    try:
+        trainer.fit(module, data)
+    except SystemExit as error:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from error
 
 
 def quiet_trainer(epochs: int, callbacks: list[Callback]) -> Trainer:

@@ -20,7 +20,7 @@ from blurtrain.progress import say
 from blurtrain.version import VERSION
 
 EXPORT_CHECK_IMAGES = 8  # real images on which a new export of the backbone is compared with torch
-SAMPLES = 8  # test images shown in TensorBoard
+SAMPLES = 4  # test images shown in TensorBoard
 
 
 @dataclass(frozen=True)
