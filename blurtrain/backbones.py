@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import safetensors
 import torch
@@ -58,7 +58,7 @@ class FrozenBackbone(nn.Module):
         self.std: Tensor
         self.train(False)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "FrozenBackbone":
         """Set this wrapper's mode; the network stays in eval mode."""
         super().train(mode)
         self.network.eval()
@@ -113,7 +113,7 @@ def _build(config: BackboneConfig) -> tuple[nn.Module, Preprocessing]:
         raise BackboneError(f"backbone.name {config.name!r} is not known: {_nearest(config.name, names())}")
     choices = torchvision.models.get_model_weights(config.name)
     if config.weights.endswith(WEIGHT_SUFFIXES):
-        network: nn.Module = torchvision.models.get_model(config.name, weights=None)
+        network = _unfilled(config.name)
         load_weights(network, read_weights(Path(config.weights), config.sha256), config.weights, config.name)
         return network, _own_preprocessing(choices["IMAGENET1K_V1"])
     if config.weights not in choices.__members__:
@@ -168,8 +168,15 @@ def _from_hub(name: str, weights: Any) -> nn.Module:  # noqa: ANN401 - an enumer
             f"the weights {weights.name} of {name} could not be downloaded from {weights.url} ({reason}): "
             "connect to the network, or give a local file as backbone.weights"
         ) from error
-    network: nn.Module = torchvision.models.get_model(name, weights=None)
+    network = _unfilled(name)
     load_weights(network, state, weights.name, name)
+    return network
+
+
+def _unfilled(name: str) -> nn.Module:
+    """The network in the form that torchvision gives it together with weights of its own."""
+    own = {"transform_input": True, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    network: nn.Module = torchvision.models.get_model(name, weights=None, **own)
     return network
 
 
@@ -225,7 +232,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], file: str, nam
             raise BackboneError(
                 f"{file} does not fit {name}: {key!r} has shape {tuple(tensor.shape)}, not {tuple(own[key].shape)}"
             )
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if not torch.isfinite(tensor.to(own[key].dtype)).all():
             raise BackboneError(f"{file} has a value in {key!r} that is not finite: it cannot be used")
     network.load_state_dict({**own, **{key: tensor.to(own[key].dtype) for key, tensor in state.items()}})
 
@@ -240,10 +247,16 @@ def cut_head(network: nn.Module, name: str, example: Float[Tensor, "1 3 height w
         The number of features.
 
     Raises:
-        BackboneError: If the network ends in anything else.
+        BackboneError: If the network ends in anything else, or cannot run on the example.
     """
     network.eval()
-    path, last = _last_layer(network, example)
+    try:
+        path, last = _last_layer(network, example)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        side = example.shape[-1]
+        raise BackboneError(
+            f"{name} cannot run on {side} x {side} px ({_first_sentence(error)}): give another backbone.crop"
+        ) from error
     if isinstance(last, nn.Linear):
         features = last.in_features
     elif isinstance(last, nn.Conv2d) and last.kernel_size == (1, 1):

@@ -1,4 +1,4 @@
-"""Apply a blur to images: on a CPU by OpenCV's separable filter, on other devices as two matrix products.
+"""Apply a blur to images: on a CPU by OpenCV's separable filter where it can, elsewhere as two matrix products.
 
 Both are exact: the same taps, the same border, whatever the strength. OpenCV is several times faster on a
 CPU; a matrix product is what a GPU does best, and its cost does not grow with the strength.
@@ -19,7 +19,6 @@ _OPENCV_BORDERS = {
     "reflect101": cv2.BORDER_REFLECT_101,
     "symmetric": cv2.BORDER_REFLECT,
     "replicate": cv2.BORDER_REPLICATE,
-    "circular": cv2.BORDER_WRAP,
     "zero": cv2.BORDER_CONSTANT,
 }
 
@@ -57,33 +56,25 @@ def blur(
 
 
 def _filter(images: np.ndarray, view: Blur, scale: float) -> Float32[np.ndarray, "batch channel height width"]:
-    """OpenCV's filter on each colour plane, which needs no change of memory layout."""
-    shape = kernel(view)
-    horizontal = shape.horizontal.astype(np.float32)
-    vertical = (shape.vertical * scale).astype(np.float32)
+    """Each colour plane by itself, which needs no change of memory layout and gives one result in any batch."""
     height, width = images.shape[-2:]
-    pad_y, pad_x = len(vertical) // 2, len(horizontal) // 2
-    # OpenCV's filters do not wrap around and read wrong pixels where the kernel is wider than the image.
-    by_hand = view.border == "circular" or pad_y >= height or pad_x >= width
-    border = _OPENCV_BORDERS[view.border]
+    shape = kernel(view)
+    horizontal = shape.horizontal[::-1].astype(np.float32)  # OpenCV correlates, a blur convolves
+    vertical = (shape.vertical[::-1] * scale).astype(np.float32)
     blurred = np.empty(images.shape, np.float32)
-    planes = images.reshape(-1, height, width)
-    for plane, target in zip(planes, blurred.reshape(-1, height, width), strict=True):
-        if by_hand:
-            wide = _pad(plane, pad_y, pad_x, view.border)
-            full = cv2.sepFilter2D(wide, cv2.CV_32F, horizontal, vertical, borderType=cv2.BORDER_CONSTANT)
-            target[:] = full[pad_y : pad_y + height, pad_x : pad_x + width]
-        else:
-            cv2.sepFilter2D(plane, cv2.CV_32F, horizontal, vertical, dst=target, borderType=border)
+    planes = zip(images.reshape(-1, height, width), blurred.reshape(-1, height, width), strict=True)
+    # OpenCV's filters do not wrap around, and read wrong pixels where the kernel is wider than the image.
+    if view.border == "circular" or len(vertical) // 2 >= height or len(horizontal) // 2 >= width:
+        rows, columns = _matrices(view, height, width)
+        left, right = (rows * scale).astype(np.float32), columns.astype(np.float32)
+        for plane, target in planes:
+            half = cv2.gemm(left, plane.astype(np.float32), 1, None, 0)
+            target[:] = cv2.gemm(half, right, 1, None, 0, flags=cv2.GEMM_2_T)
+        return blurred
+    border = _OPENCV_BORDERS[view.border]
+    for plane, target in planes:
+        cv2.sepFilter2D(plane, cv2.CV_32F, horizontal, vertical, dst=target, borderType=border)
     return blurred
-
-
-def _pad(plane: np.ndarray, pad_y: int, pad_x: int, border: Border) -> np.ndarray:
-    rows, columns = (_sources(n, pad, border) for n, pad in zip(plane.shape, (pad_y, pad_x), strict=True))
-    wide = plane[np.maximum(rows, 0)][:, np.maximum(columns, 0)]
-    wide[rows < 0] = 0
-    wide[:, columns < 0] = 0
-    return np.ascontiguousarray(wide)
 
 
 def _sources(n: int, pad: int, border: Border) -> np.ndarray:

@@ -1,7 +1,8 @@
 """`BlurClassifier`: a frozen backbone and a linear head as an ordinary Lightning module, on image batches."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from pytorch_lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -25,6 +26,9 @@ class ImageBatch(NamedTuple):
 
     images: Float[Tensor, "batch 3 height width"]  # RGB in [0, 1] at network size
     labels: Int64[Tensor, " batch"]
+
+
+Pair = ImageBatch | Sequence[Tensor]  # PyTorch's collation makes a list of pairs that are no named tuples
 
 
 class BlurClassifier(LightningModule):
@@ -64,7 +68,7 @@ class BlurClassifier(LightningModule):
         )
 
     @classmethod
-    def from_run(cls, folder: Path) -> Self:
+    def from_run(cls, folder: Path) -> "BlurClassifier":
         """The classifier of a finished run: its backbone and its refitted head.
 
         Raises:
@@ -83,23 +87,23 @@ class BlurClassifier(LightningModule):
         logits: Tensor = self.head(self.backbone(images))
         return logits
 
-    def training_step(self, batch: ImageBatch, _index: int) -> Float[Tensor, ""]:
+    def training_step(self, batch: Pair, _index: int) -> Float[Tensor, ""]:
         """Cross-entropy of a batch."""
         images, labels = batch
         loss = F.cross_entropy(self(images), labels)
         self.log("train/nll", loss)
         return loss
 
-    def validation_step(self, batch: ImageBatch, _index: int) -> None:
+    def validation_step(self, batch: Pair, _index: int) -> None:
         """Log accuracy and loss."""
         self._evaluate("validation", batch)
 
-    def test_step(self, batch: ImageBatch, _index: int) -> None:  # noqa: PT019 - Lightning's name, no pytest here
+    def test_step(self, batch: Pair, _index: int) -> None:  # noqa: PT019 - Lightning's name, no pytest here
         """Log accuracy and loss."""
         self._evaluate("test", batch)
 
     def predict_step(
-        self, batch: ImageBatch | Float[Tensor, "batch 3 height width"], _index: int
+        self, batch: Pair | Float[Tensor, "batch 3 height width"], _index: int
     ) -> Float[Tensor, "batch classes"]:
         """Probabilities of a batch."""
         images = batch if isinstance(batch, Tensor) else batch[0]
@@ -110,7 +114,7 @@ class BlurClassifier(LightningModule):
         """AdamW over the head alone."""
         return torch.optim.AdamW(self.head.parameters(), self.learning_rate, weight_decay=self.weight_decay)
 
-    def _evaluate(self, stage: str, batch: ImageBatch) -> None:
+    def _evaluate(self, stage: str, batch: Pair) -> None:
         images, labels = batch
         logits = self(images)
         metrics = self.metrics[stage]
@@ -190,11 +194,13 @@ class ImageDataModule(LightningDataModule):
     def _loader(
         self, positions: Int64[np.ndarray, " images"], views: tuple[Blur, ...], generator: torch.Generator | None = None
     ) -> DataLoader[ImageBatch]:
+        dataset = ViewDataset(self._images, positions, views)
+        # The sampler alone has the generator: a loader also draws its workers' seeds from it, but not in every epoch.
+        sampler = None if generator is None else RandomSampler(dataset, generator=generator)
         return DataLoader(
-            ViewDataset(self._images, positions, views),
+            dataset,
             batch_size=self._batch_size,
-            shuffle=generator is not None,
-            generator=generator,
+            sampler=sampler,
             num_workers=self._workers,
             persistent_workers=self._workers > 0,
         )

@@ -93,27 +93,77 @@ class _Parser(ArgumentParser):
             cause = cause.__cause__ or cause.__context__
         raise ConfigError(self._sentence(" ".join(message.split())))
 
+    def parse_words(self, words: Sequence[str]) -> Namespace:
+        """Parse what stands behind the command.
+
+        Raises:
+            ConfigError: If it is not understood.
+        """
+        try:
+            parsed = self.parse_args(list(words))
+        except UnicodeDecodeError as error:
+            raise ConfigError("the config file is no text in UTF-8") from error
+        keys = [key for key in self._keys() if "." in key and not key.endswith(".help")]
+        for key in keys:
+            group = key.rpartition(".")[0]
+            if not isinstance(parsed[group], Namespace):
+                raise ConfigError(f"{group} must hold keys of its own, such as {key}, got {parsed[group]!r}")
+        defaults = self.get_defaults()
+        for key, value in parsed.items():
+            if value is None and defaults.get(key) is not None:  # in YAML, a key with nothing behind it
+                raise ConfigError(f"{key} has no value: give one, or leave the key out")
+        return parsed
+
+    def _keys(self) -> list[str]:
+        return [option[2:] for action in self._actions for option in action.option_strings if option[:2] == "--"]
+
     def _sentence(self, message: str) -> str:
-        known = [option[2:] for action in self._actions for option in action.option_strings if option[:2] == "--"]
         if match := re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE):
-            word = match[1].split("=")[0].lstrip("-")
-            return f"option --{word} is not known: {_suggest(word, known)}"
+            word = match[1].split("=")[0]
+            if not word.startswith("-"):
+                return f"{word!r} is not expected here: {self.prog} --help lists the options"
+            return f"option {word} is not known: {self._near(word.lstrip('-'), self._keys())}"
         if match := re.search(r"Group '(.+)' does not accept option '(.+)'", message):
             word = f"{match[1]}.{match[2]}"
-            return f"key {word!r} is not known: {_suggest(word, [k for k in known if k.startswith(match[1])])}"
+            return f"key {word!r} is not known: {self._near(word, [k for k in self._keys() if k.startswith(match[1])])}"
         if match := re.search(r"Option '(.+)' is not accepted", message):
-            return f"key {match[1]!r} is not known: {_suggest(match[1], [k for k in known if '.' not in k])}"
-        message = re.sub(r"^Parser key \"(.+?)\": ?", r"\1: ", message)
-        for kind, words in _TYPES.items():
-            message = message.replace(f"Expected a <class '{kind}'>. Got value", f"must be {words}, got")
-        return re.sub(r"Expected a typing.Literal\[(.+?)\]. Got value", r"must be one of \1, got", message)
+            return f"key {match[1]!r} is not known: {self._near(match[1], [k for k in self._keys() if '.' not in k])}"
+        for pattern, words in _REWORDED:
+            message = re.sub(pattern, words, message)
+        return message
+
+    def _near(self, word: str, known: list[str]) -> str:
+        return _suggest(word, known) if difflib.get_close_matches(word, known) else f"{self.prog} --help lists them"
 
 
-_TYPES = {"int": "a whole number", "float": "a number", "tuple": "a list", "str": "a text", "bool": "true or false"}
+_BLURS = "such as [{family: gaussian, strengths: [1, 2]}]"
+_REWORDED = [
+    (r"^Parser key \"(.+?)\": ?", r"\1: "),
+    (r"^Problems parsing config: (.*)", r"the config file is no valid YAML: \1"),
+    (r"in \"<unicode string>\", ", ""),
+    (r"^Unexpected config: ?(.*)", r"the config file must hold keys and values, such as 'batch_size: 32', got '\1'"),
+    (r"Does not validate against any of the Union .*?Errors: - (.+?) - Expected a <.*Given value: ", r"\1, got: "),
+    (r"Expected a tuple with (\d+) elements", r"must be a list of \1"),
+    (r"Expected a typing.Literal\[(.+?)\]. Got value", r"must be one of \1, got"),
+    (r"Expected a <class 'int'>(. Got value)?", "must be a whole number, got"),
+    (r"Expected a <class 'float'>(. Got value)?", "must be a number, got"),
+    (r"Expected a <class 'tuple'>(. Got value)?", "must be a list, got"),
+    (r"Expected a <class 'str'>(. Got value)?", "must be a text, got"),
+    (
+        r"Not a valid subclass of BlurGrid. Got value(: .*?) Subclass types .*",
+        rf"must be a list of blurs, {_BLURS}, got\1",
+    ),
+    (r"Expected a dot import path string: .*", f"must be given whole, {_BLURS}"),
+    (r"got, got", "got"),
+]
 
 
 def _parser(command: str) -> _Parser:
-    return _Parser(prog=f"blurtrain {command}", description=f"{COMMANDS[command].capitalize()}.")
+    return _Parser(
+        prog=f"blurtrain {command}",
+        description=f"{COMMANDS[command].capitalize()}.",
+        allow_abbrev=False,  # a key that is cut short is misspelt
+    )
 
 
 def _config_parser(command: str) -> _Parser:
@@ -130,7 +180,7 @@ def _config(parser: _Parser, parsed: Namespace) -> Config:
 
 def _train(words: Sequence[str]) -> None:
     parser = _config_parser("train")
-    config = _config(parser, parser.parse_args(list(words)))
+    config = _config(parser, parser.parse_words(words))
     from blurtrain import experiment, report
 
     folder = experiment.train(config)
@@ -141,7 +191,7 @@ def _train(words: Sequence[str]) -> None:
 def _compare(words: Sequence[str]) -> None:
     parser = _config_parser("compare")
     parser.add_argument("arms", nargs="*", type=Path, metavar="RUN", help="finished runs; without them, the config's")
-    parsed = parser.parse_args(list(words))
+    parsed = parser.parse_words(words)
     config = _config(parser, parsed)
     from blurtrain import experiment, report
 
@@ -159,7 +209,7 @@ def _cache(words: Sequence[str]) -> None:
     parser.add_argument(
         "--unused_for", type=float, metavar="DAYS", help="remove tables not used for so many days; 0 is all"
     )
-    parsed = parser.parse_args(list(words))
+    parsed = parser.parse_words(words)
     if parsed.unused_for is not None and not parsed.unused_for >= 0:
         raise ConfigError(f"--unused_for must be 0 or more days, got {parsed.unused_for}")
     from blurtrain import store
@@ -184,7 +234,7 @@ def _pretrain(words: Sequence[str]) -> None:
     parser = _parser("pretrain")
     parser.add_argument("--seed", type=int, default=0, help="of the letters, the weights and their order")
     parser.add_argument("--folder", type=Path, default=Path("pretrained"), help="where the weights and recipe go")
-    parsed = parser.parse_args(list(words))
+    parsed = parser.parse_words(words)
     if parsed.seed < 0:
         raise ConfigError(f"--seed must be 0 or more, got {parsed.seed}")
     from blurtrain.pretrain import RECIPE_FILE, WEIGHTS_FILE, pretrain

@@ -62,7 +62,8 @@ def open_arms(folders: Sequence[Path]) -> Arms:
     loaded.sort(key=lambda run: bool(run.config.copies))  # stable: the arm without copies comes first
     named: dict[str, runs.Run] = {}
     for run in loaded:
-        named[run.config.arm if run.config.arm not in named else run.folder.name] = run
+        names = (run.config.arm, run.folder.name, str(run.folder))  # the first that no other run has
+        named[next(name for name in names if name not in named)] = run
     copies = tuple(view for run in loaded for view in run.config.train_views[1:])
     views = first.config.test_views
     return Arms(named, views, tuple(is_heavy(view, copies) for view in views))
@@ -175,7 +176,7 @@ def _arm(correct: Float64[np.ndarray, "heads images"], groups: Shaped[np.ndarray
     against_nothing = inference.crossed_difference(correct, groups)
     return {
         "accuracy": float(correct.mean()),
-        "ci95": [_number(max(0.0, against_nothing.ci95[0])), _number(min(1.0, against_nothing.ci95[1]))],
+        "ci95": [_number(float(np.clip(bound, 0, 1))) for bound in against_nothing.ci95],  # clip keeps NaN
     }
 
 
@@ -247,10 +248,12 @@ def _heavy_mean(
         "against_reference": {
             name: {
                 **_difference(means[name] - means[arms.reference], groups),
-                "corruption_error": float(
-                    metrics.corruption_error(
-                        np.array([1 - view[name].mean() for view in correct]),
-                        np.array([1 - view[arms.reference].mean() for view in correct]),
+                "corruption_error": _number(
+                    float(
+                        metrics.corruption_error(
+                            np.array([1 - view[name].mean() for view in correct]),
+                            np.array([1 - view[arms.reference].mean() for view in correct]),
+                        )
                     )
                 ),
             }
@@ -288,7 +291,9 @@ def csv_text(comparison: Mapping[str, JsonValue]) -> str:
             other = view["against_reference"].get(name)
             row = [view["family"], view["strength"], view["angle"], view["heavy"], name, *counts]
             row += [arm[metric] for metric in arm_metrics]
-            if other is not None:
+            if other is None:
+                row += [None] * len(against)
+            else:
                 row += [other["difference"], *other["ci95"], *(other[key] for key in against[3:])]
             writer.writerow(row)
     return buffer.getvalue()
@@ -300,6 +305,6 @@ def stored(folder: Path, arms: Arms) -> dict[str, JsonValue] | None:
         comparison: dict[str, JsonValue] = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
         if comparison["inputs"] == inputs_of(arms):
             return comparison
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return None

@@ -73,7 +73,8 @@ class BlurGrid:
     border: Border = "reflect101"
 
     def __post_init__(self) -> None:
-        _require(len(self.strengths) > 0, "strengths", "a list of at least one number", list(self.strengths))
+        given = bool(self.strengths)  # None where YAML has nothing behind the key
+        _require(given, "strengths", "a list of at least one number", list(self.strengths or ()))
         for strength in self.strengths:
             _require(_finite(strength) and 0 <= strength <= 1000, "strength", "a number from 0 to 1000 px", strength)
         _require(len(set(self.strengths)) == len(self.strengths), "strengths", "all different", list(self.strengths))

@@ -29,11 +29,13 @@ def decode(data: bytes) -> Image.Image:
                 raise DataError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
+    except DataError:
+        raise
     except UnidentifiedImageError as error:
         raise DataError(f"is no image in a known format ({', '.join(FORMATS)})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"has more than {MAX_PIXELS:,} pixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, MemoryError) as error:
+    except Exception as error:  # damaged bytes make Pillow raise TypeError, struct.error and many others
         raise DataError(f"cannot be decoded ({error})") from error
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import onnxruntime
@@ -28,6 +28,7 @@ Images = Float32[np.ndarray, "batch 3 height width"]
 Features = Float32[np.ndarray, "batch features"]
 
 
+@runtime_checkable
 class Engine(Protocol):
     """A frozen backbone as a function from images in [0, 1] to features."""
 
@@ -129,7 +130,8 @@ def _export(backbone: FrozenBackbone, path: Path, sample: Images) -> dict[str, s
     except StoreError:
         raise
     except Exception as error:  # an exporter fails in as many ways as there are networks; torch runs them all
-        reason = f"it cannot be exported ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
+        words = str(error).partition("\n")[0][:120]
+        reason = f"it cannot be exported ({type(error).__name__}: {words})"
     agrees = not reason
     verdict: dict[str, str | bool] = {
         "agrees": agrees,

@@ -69,7 +69,7 @@ def compare_runs(folders: Sequence[Path], target: Path | None = None) -> Path:
         StoreError: If the folder cannot be written.
     """
     arms = comparison.open_arms(folders)
-    folder = target or folders[0].parent / f"compare-{'-and-'.join(run.folder.name for run in arms.runs.values())}"
+    folder = target or folders[0].parent / f"compare-{_joint_name([run.folder.name for run in arms.runs.values()])}"
     if comparison.stored(folder, arms) is not None:
         say(f"{folder} is finished already")
         return folder
@@ -81,6 +81,12 @@ def compare_runs(folders: Sequence[Path], target: Path | None = None) -> Path:
     tensorboard.write_comparison(folder, table=report.markdown_table(result), figures={"accuracy": folder / PICTURE})
     write_json(folder / "comparison.json", result)  # last: the comparison is finished
     return folder
+
+
+def _joint_name(names: Sequence[str]) -> str:
+    """What runs such as X-baseline and X-augmented have in common, or all their names."""
+    shared = {name.rsplit("-", 1)[0] for name in names}
+    return shared.pop() if len(shared) == 1 else "-and-".join(names)
 
 
 def read_comparison(folder: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ BLUR_VERSION = 1  # raise it when the same blur would give other pixels
 SHARD_ROWS = 512  # an interrupted extraction repeats at most this many forward passes
 QUEUED_BATCHES = 4  # blurred batches waiting for the engine: enough that it never waits, few enough to stay small
 
-Positions = Int64[np.ndarray, " images"]
+Positions = Int64[np.ndarray, " _"]  # of images; as many as the call needs
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class FeatureStore:
         group = f"{self.backbone}-{self.fingerprint[:8]}"
         return Table(self.cache / "features" / group / f"{view.slug}-{sha256(repr(key))[:8]}", key)
 
-    def read(self, view: Blur, images: ImageSet, positions: Positions) -> Float32[np.ndarray, "images features"]:
+    def read(self, view: Blur, images: ImageSet, positions: Positions) -> Float32[np.ndarray, "_ features"]:
         """Stored features of some images, in their order."""
         return np.asarray(self.table(view).read(images.ids[positions], "features"))
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from blurtrain.errors import StoreError
 
 
@@ -29,10 +31,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         _flush_to_disk(temporary)
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner reads
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter is how safetensors reports a full disk
+        reason = getattr(error, "strerror", None) or error
         raise StoreError(
-            f"{path} cannot be written ({error.strerror or error}): free space or choose another folder, "
-            "then run the same command again"
+            f"{path} cannot be written ({reason}): free space or choose another folder, then run the same command again"
         ) from error
     finally:
         if temporary is not None:

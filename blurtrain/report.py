@@ -99,17 +99,21 @@ def _notes(comparison: Comparison) -> Iterator[str]:
 
 def finding(name: str, heavy: Mapping[str, Any], clean: Mapping[str, Any], comparison: Comparison) -> str:
     """The result in two sentences made from the numbers."""
-    sure = {"better": "more", "worse": "less"}
-    gain = 100 * heavy["difference"]
-    interval = "" if heavy["ci95"][0] is None else f" ({100 * heavy['ci95'][0]:+.1f} to {100 * heavy['ci95'][1]:+.1f})"
-    if heavy["verdict"] in sure:
-        first = f"Under heavy blur {name} gets {abs(gain):.1f} points {sure[heavy['verdict']]} right than"
-    else:
-        first = f"Under heavy blur {name} is not distinguishable ({gain:+.1f} points) from"
+    reference = comparison["reference"]
     smallest = heavy["smallest_detectable"]
-    power = f"; this test could have shown {100 * smallest:.1f} points" if smallest is not None else ""
-    second = f"On clean images it is {clean['verdict']} ({100 * clean['difference']:+.1f} points)."
-    return f"{first} {comparison['reference']}{interval}{power}.\n{second}"
+    power = "" if smallest is None else f"; this test could have shown {100 * smallest:.1f}"
+    return (
+        f"Under heavy blur {name} is {_against(heavy, reference)}{power}.\n"
+        f"On clean images it is {_against(clean, reference)}."
+    )
+
+
+def _against(difference: Mapping[str, Any], reference: str) -> str:
+    """A verdict with its numbers."""
+    joint = "from" if difference["verdict"] == "not distinguishable" else "than"
+    low, high = difference["ci95"]
+    interval = "no interval" if low is None else f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+    return f"{difference['verdict']} {joint} {reference}: {100 * difference['difference']:+.1f} points ({interval})"
 
 
 def markdown_table(comparison: Comparison) -> str:
@@ -121,8 +125,10 @@ def markdown_table(comparison: Comparison) -> str:
     rows = [_cells(view, _label(view, comparison), arms) for view in comparison["views"]]
     if comparison["heavy_mean"]:
         rows.append(_cells(comparison["heavy_mean"], "mean of heavy *", arms))
-    lines = ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]]
-    return "\n".join([_counts(comparison), "", *lines, "", *_notes(comparison)])
+    escaped = ([cell.replace("|", "\\|") for cell in cells] for cells in [header, ["---"] * len(header), *rows])
+    lines = ["| " + " | ".join(cells) + " |" for cells in escaped]
+    notes = [note.replace("* heavy", r"\* heavy") for note in _notes(comparison)]
+    return "\n".join([_counts(comparison), "", *lines, "", *notes])
 
 
 def accuracy_picture(path: Path, comparison: Comparison) -> None:
@@ -148,20 +154,22 @@ def accuracy_picture(path: Path, comparison: Comparison) -> None:
 
 def _draw_curves(panel: Any, views: Sequence[Mapping[str, Any]], comparison: Comparison) -> None:  # noqa: ANN401 - matplotlib
     strengths = [view["strength"] for view in views]
+    shown = {}  # what the legend names; automatic legends leave out names such as _mine
     for name, colour, line in zip(comparison["arms"], COLOURS * 9, LINES * 9, strict=False):
         arms = [view["arms"][name] for view in views]
-        panel.plot(strengths, [100 * arm["accuracy"] for arm in arms], line, color=colour, label=name)
+        (shown[name],) = panel.plot(strengths, [100 * arm["accuracy"] for arm in arms], line, color=colour)
         known = [(s, arm["ci95"]) for s, arm in zip(strengths, arms, strict=True) if None not in arm["ci95"]]
         if known:
             low, high = ([100 * ci[end] for _, ci in known] for end in (0, 1))
             panel.fill_between([s for s, _ in known], low, high, color=colour, alpha=0.15, linewidth=0)
     heavy = [view["strength"] for view in views if view["heavy"]]
     if heavy:
-        panel.axvspan(min(heavy), max(strengths), color="0.5", alpha=0.12, linewidth=0, label="heavy blur")
+        shown["heavy blur"] = panel.axvspan(min(heavy), max(strengths), color="0.5", alpha=0.12, linewidth=0)
     panel.set_ylim(0, 100)
     panel.set_xlim(0, max(strengths))
     panel.grid(alpha=0.3)
-    panel.legend(loc="lower left")
+    for text in panel.legend(list(shown.values()), list(shown), loc="lower left").get_texts():
+        text.set_parse_math(False)  # a name may hold a dollar sign
 
 
 def _title(comparison: Comparison) -> str:

@@ -9,7 +9,7 @@ import jsonargparse
 import yaml
 
 from blurtrain.config import Config, plain
-from blurtrain.errors import RunError
+from blurtrain.errors import ConfigError, RunError
 from blurtrain.files import write_text
 
 CONFIG = "config.yaml"  # written first: whose run it is
@@ -60,7 +60,9 @@ def is_finished(config: Config) -> bool:
     if (folder / CONFIG).exists():
         _require_same(folder, config)
         return (folder / RESULT).exists()
-    if folder.exists() and any(path for path in folder.iterdir() if not path.name.startswith(".partial-")):
+    if folder.exists() and (
+        not folder.is_dir() or any(path for path in folder.iterdir() if not path.name.startswith(".partial-"))
+    ):
         raise RunError(f"{folder} exists and is no run: choose another name with --name, or move it away")
     return False
 
@@ -82,7 +84,7 @@ def _require_same(folder: Path, config: Config) -> None:
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:
         key = changed[0]
-        others = f" and {len(changed) - 1} more keys" if len(changed) > 1 else ""
+        others = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise RunError(
             f"{folder} holds a run with another config ({key} is {before.get(key)!r} there and {now.get(key)!r} now"
             f"{others}): choose another name with --name, or remove that folder"
@@ -113,7 +115,10 @@ def read_config(folder: Path) -> Config:
     try:
         values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
         return config_from(values)
-    except (OSError, yaml.YAMLError, jsonargparse.ArgumentError, TypeError, KeyError) as error:
+    except (
+        *(OSError, ValueError, TypeError, AttributeError, KeyError),
+        *(yaml.YAMLError, jsonargparse.ArgumentError, ConfigError),
+    ) as error:
         raise RunError(f"{folder} holds no readable {CONFIG}: give the folder of a run, such as runs/NAME") from error
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -26,6 +26,7 @@ class Item:
     group: str | None = None
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where images come from."""
 
@@ -88,7 +89,8 @@ class FolderSource:
                 f"or {EMBEDDED!r} for the embedded images"
             )
         self._paths: list[Path] = []
-        splits: dict[Path, str] = {folder: SPLITS[folder.name] for folder in _folders(root) if folder.name in SPLITS}
+        kinds = {folder: SPLITS.get(folder.name.lower()) for folder in _folders(root)}  # also Train, TEST
+        splits: dict[Path, str] = {folder: split for folder, split in kinds.items() if split is not None}
         places: dict[Path, str | None] = {**splits} if splits else {root: None}
         found = [
             (split, folder, path)
@@ -138,11 +140,15 @@ def _image_files(folder: Path) -> list[Path]:
     paths = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not _is_hidden(path.relative_to(folder))
     )
     if not paths:
         raise DataError(f"class folder {folder} has no images ({', '.join(sorted(SUFFIXES))}): add some, or remove it")
     return paths
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def open_source(config: DataConfig) -> Source:

@@ -11,6 +11,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ Ids = Shaped[np.ndarray, " rows"]
 
 _NUMPY_TYPES = {"U8": "u1", "I32": "<i4", "I64": "<i8", "U32": "<u4", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _HEADER_LIMIT = 1 << 20  # bytes; our headers are below one kilobyte
+_SHARDS = "[!.]*.safetensors"  # a name with a leading dot is a shard that another process is writing
 
 
 def row_id(digest: str) -> bytes:
@@ -39,49 +41,70 @@ class _DamagedError(Exception):
     """A shard whose bytes are not what was written."""
 
 
+@dataclass(frozen=True)
+class _Column:
+    """Where an array lies in a file."""
+
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+
+    def map(self, path: Path) -> np.ndarray:
+        return np.memmap(path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)
+
+
 class _Shard:
-    """One file: ids and memory-mapped columns."""
+    """One file: ids in memory, columns mapped only while they are read.
+
+    A mapping that stays open costs a file descriptor, of which a process has about a thousand.
+
+    Raises:
+        StoreError: If the file cannot be opened; it is left alone, for nothing says that it is damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._columns = _map_columns(path)
-            raw = np.array(self._columns.pop("ids"))
+        with _damage_told_apart(path):
+            self._columns = _columns(path)
+            raw = np.array(self._columns.pop("ids").map(path))
             self.ids: Ids = raw.reshape(len(raw), ID.itemsize).view(ID)[:, 0]
-            if _checksums(raw.reshape(1, -1))[0] != self._columns.pop("ids.crc32")[0]:
+            if _checksums(raw.reshape(1, -1))[0] != self._columns.pop("ids.crc32").map(path)[0]:
                 raise _DamagedError
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise _DamagedError from error
 
     def read(self, column: str, rows: Int64[np.ndarray, " n"]) -> np.ndarray:
         """A copy of some rows of a column, each compared with its checksum."""
-        try:
-            values = self._columns[column][rows]
-            expected = self._columns[f"{column}.crc32"][rows]
-        except (KeyError, IndexError) as error:
-            raise _DamagedError from error
-        if not np.array_equal(_checksums(values), expected):
-            raise _DamagedError
-        return np.asarray(values)
+        with _damage_told_apart(self.path):
+            values = self._columns[column].map(self.path)[rows]
+            expected = self._columns[f"{column}.crc32"].map(self.path)[rows]
+            if not np.array_equal(_checksums(values), expected):
+                raise _DamagedError
+            return np.asarray(values)
 
 
-def _map_columns(path: Path) -> dict[str, np.ndarray]:
+@contextmanager
+def _damage_told_apart(path: Path) -> Iterator[None]:
+    """Whatever wrong bytes provoke becomes `_DamagedError`; a file that cannot be opened is a `StoreError`."""
+    try:
+        yield
+    except FileNotFoundError as error:  # removed meanwhile, by another process that found it damaged
+        raise _DamagedError from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror or error}): mend that, or delete the file") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise _DamagedError from error
+
+
+def _columns(path: Path) -> dict[str, _Column]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _HEADER_LIMIT:
             raise _DamagedError
         header = json.loads(file.read(length))
-    columns: dict[str, np.ndarray] = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            columns[name] = np.memmap(
-                path,
-                dtype=_NUMPY_TYPES[entry["dtype"]],
-                mode="r",
-                offset=8 + length + entry["data_offsets"][0],
-                shape=tuple(entry["shape"]),
-            )
-    return columns
+    return {
+        name: _Column(_NUMPY_TYPES[entry["dtype"]], 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
 
 
 def _checksums(rows: np.ndarray) -> np.ndarray:
@@ -102,7 +125,7 @@ class Table:
         self.key = dict(key)
         self._shards: list[_Shard] = []
         self._indexed = -1  # shards that the index knows
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in sorted(folder.glob(_SHARDS)):
             self._add(path)
 
     def _add(self, path: Path) -> None:
@@ -209,7 +232,7 @@ def summaries(root: Path) -> Iterator[TableSummary]:
         StoreError: If a table's description cannot be read.
     """
     for description in sorted(root.rglob("table.json")):
-        shards = list(description.parent.glob("*.safetensors"))
+        shards = list(description.parent.glob(_SHARDS))
         try:
             key = json.loads(description.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

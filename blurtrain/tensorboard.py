@@ -98,7 +98,10 @@ class _Events:
 
     def __enter__(self) -> SummaryWriter:
         shutil.rmtree(self._aside, ignore_errors=True)
-        self._writer = SummaryWriter(str(self._aside))
+        try:
+            self._writer = SummaryWriter(str(self._aside))
+        except OSError as error:
+            raise self._unwritable(error) from error
         return self._writer
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -110,8 +113,9 @@ class _Events:
                 for new in self._aside.iterdir():
                     new.replace(self._folder / new.name)
         except OSError as error:
-            raise StoreError(
-                f"{self._folder} cannot be written ({error.strerror}): free space and run again"
-            ) from error
+            raise self._unwritable(error) from error
         finally:
             shutil.rmtree(self._aside, ignore_errors=True)
+
+    def _unwritable(self, error: OSError) -> StoreError:
+        return StoreError(f"{self._folder} cannot be written ({error.strerror}): free space and run again")
