@@ -25,7 +25,7 @@ compare: $(INSTALLED) ## train both arms where missing, and compare them under h
 	$(BIN)/blurtrain compare --config configs/augmented.yaml $(FLAGS)
 
 tensorboard: $(INSTALLED) ## show all runs in TensorBoard on 127.0.0.1:6006
-	@echo "TensorBoard: http://127.0.0.1:6006 (Ctrl-C ends it)"
+	@echo "TensorBoard: http://127.0.0.1:6006/?smoothing=0#timeseries (Ctrl-C ends it)"
 	$(BIN)/tensorboard --logdir runs --host 127.0.0.1 --port 6006 $(FLAGS)
 
 test: $(INSTALLED_DEV) ## run the tests

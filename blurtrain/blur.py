@@ -67,9 +67,10 @@ def _filter(images: np.ndarray, view: Blur, scale: float) -> Float32[np.ndarray,
     if view.border == "circular" or len(vertical) // 2 >= height or len(horizontal) // 2 >= width:
         rows, columns = _matrices(view, height, width)
         left, right = (rows * scale).astype(np.float32), columns.astype(np.float32)
+        nothing = np.empty(0, np.float32)  # gemm would add it to the product
         for plane, target in planes:
-            half = cv2.gemm(left, plane.astype(np.float32), 1, None, 0)
-            target[:] = cv2.gemm(half, right, 1, None, 0, flags=cv2.GEMM_2_T)
+            half = np.asarray(cv2.gemm(left, plane.astype(np.float32), 1, nothing, 0))
+            target[:] = cv2.gemm(half, right, 1, nothing, 0, flags=cv2.GEMM_2_T)
         return blurred
     border = _OPENCV_BORDERS[view.border]
     for plane, target in planes:

@@ -12,7 +12,7 @@ from typing import NoReturn, cast
 
 from jsonargparse import ArgumentParser, Namespace
 
-from blurtrain.config import Config
+from blurtrain.config import Config, plain
 from blurtrain.errors import BlurtrainError, ConfigError
 from blurtrain.version import VERSION
 
@@ -170,6 +170,8 @@ def _config_parser(command: str) -> _Parser:
     parser = _parser(command)
     parser.add_argument("--config", action="config", help="YAML file with any of the keys below; later words win")
     parser.add_class_arguments(Config)
+    # As plain values, or --print_config could not write them.
+    parser.set_defaults({key: [plain(grid) for grid in getattr(Config(), key)] for key in ("copies", "sweep")})
     return parser
 
 
@@ -214,20 +216,22 @@ def _cache(words: Sequence[str]) -> None:
         raise ConfigError(f"--unused_for must be 0 or more days, got {parsed.unused_for}")
     from blurtrain import store
 
-    tables = list(store.summaries(parsed.cache))
-    for table in tables:
+    kept = []
+    for table in list(store.summaries(parsed.cache)):
         age = (time.time() - table.used) / 86400
         stale = parsed.unused_for is not None and age >= parsed.unused_for
         if stale:
             store.remove(table)
+        else:
+            kept.append(table)
         what = table.key.get("view", f"{table.key.get('crop')} px")
         action = "removed " if stale else ""
         print(
             f"{action}{table.key.get('kind', '?'):<9} {table.key.get('backbone', ''):<18} {what:<16}"
             f"{table.rows:>10} rows {table.size / 1e6:>10.1f} MB   used {age:.1f} days ago   {table.folder}"
         )
-    total = sum(table.size for table in tables)
-    print(f"{len(tables)} tables, {total / 1e6:.1f} MB in {parsed.cache}; everything there can be computed again")
+    total = sum(table.size for table in kept)
+    print(f"{len(kept)} tables, {total / 1e6:.1f} MB in {parsed.cache}; everything there can be computed again")
 
 
 def _pretrain(words: Sequence[str]) -> None:

@@ -171,10 +171,10 @@ class HeadConfig:
     Args:
         l2: Candidate weights of the penalty l2 / 2 * ||W||^2 beside the mean cross-entropy; chosen on validation.
         folds: Heads of an arm, each validated on its own part of the training images.
-        tolerance: A fit ends when no entry of its gradient exceeds tolerance * l2.
+        tolerance: A fit ends when no entry of its gradient exceeds tolerance * min(l2, 1 / classes).
     """
 
-    l2: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    l2: tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     folds: int = 5
     tolerance: float = 1e-4
 

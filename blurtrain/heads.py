@@ -103,8 +103,8 @@ class ConvexHeads(LightningModule):
         batch: The rows that it will be fitted on; standardisation and preconditioner come from them.
         classes: Number of classes.
         l2: Candidate penalties.
-        tolerance: A problem has converged when no entry of its gradient exceeds tolerance * l2. Its distance from
-            the optimum is then at most tolerance * sqrt(entries), because l2 is its modulus of convexity.
+        tolerance: A problem has converged when no entry of its gradient exceeds tolerance * l2, because l2 is the
+            modulus of convexity in the weights; the bias has no penalty, so for it l2 counts as 1 / classes at most.
     """
 
     def __init__(self, batch: FeatureBatch, classes: int, l2: tuple[float, ...], tolerance: float) -> None:
@@ -136,7 +136,7 @@ class ConvexHeads(LightningModule):
 
     def configure_optimizers(self) -> StackedLBFGS:
         """The stacked solver."""
-        return StackedLBFGS(self.points, self._precondition, self.tolerance * self.l2)
+        return StackedLBFGS(self.points, self._precondition, self.tolerance * self.l2.clamp(max=1 / self.classes))
 
     def training_step(self, batch: FeatureBatch, _index: int) -> None:
         """One iteration of the solver over all rows; ends the fit when every problem has converged."""
@@ -153,7 +153,7 @@ class ConvexHeads(LightningModule):
         self, batch: FeatureBatch, problems: Int64[Tensor, " problems"], points: Float64[Tensor, "problems size"]
     ) -> tuple[Float64[Tensor, " problems"], Float64[Tensor, "problems size"]]:
         result = self.evaluate(batch, problems, points)
-        self.figures[:, problems] = torch.stack(result[2:]).cpu()
+        self.figures[:, problems.cpu()] = torch.stack(result[2:]).cpu()
         return result.losses, result.gradients
 
     def evaluate(
@@ -358,7 +358,7 @@ def quiet_trainer(epochs: int, callbacks: list[Callback]) -> Trainer:
     """A Lightning trainer without its own bar, logger, checkpoints and tips."""
     return Trainer(
         max_epochs=epochs,
-        accelerator="auto",
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",  # Apple's MPS has no float64
         devices=1,
         logger=False,
         enable_checkpointing=False,

@@ -7,6 +7,7 @@ by the content of the image, so nothing stale can be read: a change of either as
 In memory there is only the index of the tables in use.
 """
 
+import io
 import json
 import shutil
 import zlib
@@ -100,10 +101,13 @@ def _columns(path: Path) -> dict[str, _Column]:
         if length > _HEADER_LIMIT:
             raise _DamagedError
         header = json.loads(file.read(length))
+        size = file.seek(0, io.SEEK_END)
+    header.pop("__metadata__", None)
+    if size != 8 + length + max(entry["data_offsets"][1] for entry in header.values()):
+        raise _DamagedError
     return {
         name: _Column(_NUMPY_TYPES[entry["dtype"]], 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
         for name, entry in header.items()
-        if name != "__metadata__"
     }
 
 

@@ -74,6 +74,8 @@ def train(config: Config, ready: Prepared) -> Path:
     wanted = _wanted(config, ready.images)
     extraction = features.extract(ready.images, wanted, ready.engine, ready.store, config.batch_size)
     fit = _fit(config, ready)
+    if _at_edge(config, fit):
+        say(f"note: the chosen l2 {fit.l2:g} is at the edge of head.l2: candidates beyond it might do better")
     _save_head(folder / "head.safetensors", {"weight": fit.refit.weights[0], "bias": fit.refit.bias[0]})
     _save_head(folder / "heads-folds.safetensors", {"weight": fit.folds.weights, "bias": fit.folds.bias})
     rows = _sweep(config, ready, fit)
@@ -119,6 +121,10 @@ def _fit(config: Config, ready: Prepared) -> heads.Fit:
         l2=config.head.l2,
         tolerance=config.head.tolerance,
     )
+
+
+def _at_edge(config: Config, fit: heads.Fit) -> bool:
+    return len(config.head.l2) > 1 and fit.l2 in (min(config.head.l2), max(config.head.l2))
 
 
 def _masks(
@@ -201,7 +207,7 @@ def _result(config: Config, ready: Prepared, fit: heads.Fit, extraction: feature
         "head": {
             "l2": fit.l2,
             "candidates": fit.candidates,
-            "at_edge_of_grid": len(config.head.l2) > 1 and fit.l2 in (min(config.head.l2), max(config.head.l2)),
+            "at_edge_of_grid": _at_edge(config, fit),
             "iterations": fit.iterations,
             "largest_gradient": fit.largest_gradient,
             "heads": len(fit.folds.bias),

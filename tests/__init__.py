@@ -1,0 +1,1 @@
+"""Tests of blurtrain; a package so that test modules can share types."""

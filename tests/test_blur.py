@@ -1,0 +1,236 @@
+"""Blurring against scipy in float64, and what a blur must leave alone."""
+
+import jaxtyping
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blurtrain import kernels
+from blurtrain.blur import blur, blur_pixels, border_matrix
+from blurtrain.config import CLEAN, Blur, BlurGrid, Border
+from blurtrain.kernels import Kernel, gaussian
+
+SCIPY_MODES: dict[Border, str] = {
+    "reflect101": "mirror",
+    "symmetric": "reflect",
+    "replicate": "nearest",
+    "circular": "wrap",
+    "zero": "constant",
+}
+NUMPY_MODES: dict[Border, str] = {
+    "reflect101": "reflect",
+    "symmetric": "symmetric",
+    "replicate": "edge",
+    "circular": "wrap",
+    "zero": "constant",
+}
+BORDERS = list(SCIPY_MODES)
+SIZES = [(32, 32), (9, 23), (17, 6), (5, 4), (1, 8)]  # the last ones are narrower than most kernels
+SIGMAS = [0.3, 0.5, 1.0, 2.5, 6.0]
+every_case = pytest.mark.parametrize(
+    ("border", "size", "sigma"),
+    [(border, size, sigma) for border in BORDERS for size in SIZES for sigma in SIGMAS],
+    ids=lambda value: str(value).replace(" ", ""),
+)
+
+
+def random_pixels(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape).integers(0, 256, shape, dtype=np.uint8)
+
+
+def oracle(images: np.ndarray, sigma: float, border: Border) -> np.ndarray:
+    """Both axes filtered by scipy in float64."""
+    radius = int(np.ceil(4 * sigma))
+    taps = np.exp(-(np.arange(-radius, radius + 1.0) ** 2) / (2 * sigma**2))
+    result = images.astype(np.float64)
+    for axis in (-2, -1):
+        result = scipy.ndimage.correlate1d(result, taps / taps.sum(), axis, mode=SCIPY_MODES[border])
+    return result
+
+
+@every_case
+def test_blurred_pixels_match_scipy(border: Border, size: tuple[int, int], sigma: float) -> None:
+    pixels = random_pixels(2, 3, *size)
+    result = blur_pixels(pixels, Blur("gaussian", sigma, None, border))
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, oracle(pixels / 255, sigma, border), rtol=0, atol=1e-6)
+
+
+@every_case
+def test_blurred_float32_images_match_scipy(border: Border, size: tuple[int, int], sigma: float) -> None:
+    images = (random_pixels(2, 3, *size) / 255).astype(np.float32)
+    result = blur(torch.from_numpy(images), Blur("gaussian", sigma, None, border))
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result, oracle(images, sigma, border), rtol=0, atol=1e-6)
+
+
+@every_case
+def test_matrix_products_match_scipy(border: Border, size: tuple[int, int], sigma: float) -> None:
+    images = random_pixels(2, 3, *size) / 255
+    result = blur(torch.from_numpy(images), Blur("gaussian", sigma, None, border))
+    assert result.dtype == torch.float64
+    np.testing.assert_allclose(result, oracle(images, sigma, border), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 20])
+@pytest.mark.parametrize("taps", [1, 3, 7, 21])
+def test_border_matrix_is_a_convolution_of_the_padded_axis(border: Border, n: int, taps: int) -> None:
+    rng = np.random.default_rng([n, taps])
+    lopsided, signal = rng.dirichlet(np.ones(taps)), rng.normal(size=n)
+    padded = np.pad(signal, taps // 2, mode=NUMPY_MODES[border])  # type: ignore[call-overload]
+    expected = np.convolve(padded, lopsided, "valid")
+    np.testing.assert_allclose(border_matrix(lopsided, n, border) @ signal, expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_lopsided_kernel_moves_every_kind_of_image_the_same_way(
+    border: Border, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lopsided = Kernel(np.array([0.7, 0.2, 0.1]), np.array([0, 0, 0.3, 0.3, 0.4]))
+    monkeypatch.setitem(kernels.FAMILIES, "lopsided", lambda _: lopsided)
+    view = Blur("lopsided", 1.0, None, border)
+    pixels = random_pixels(1, 3, 12, 14)
+    double = blur(torch.from_numpy(pixels / 255), view)
+    expected = scipy.ndimage.convolve(pixels[0, 0] / 255, lopsided.weights, mode=SCIPY_MODES[border])
+    np.testing.assert_allclose(double[0, 0], expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(blur_pixels(pixels, view), double, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("border", ["reflect101", "symmetric", "replicate", "circular"])
+@pytest.mark.parametrize("sigma", [0.5, 3.0, 20.0])
+def test_constant_image_stays(border: Border, sigma: float) -> None:
+    pixels = np.full((1, 3, 20, 24), 77, np.uint8)
+    result = blur_pixels(pixels, Blur("gaussian", sigma, None, border))
+    np.testing.assert_allclose(result, 77 / 255, rtol=0, atol=1e-6)
+
+
+def test_zero_border_darkens_the_edge_alone() -> None:
+    result = blur_pixels(np.full((1, 3, 40, 40), 255, np.uint8), Blur("gaussian", 2.0, None, "zero"))[0, 0]
+    np.testing.assert_allclose(result[8:-8, 8:-8], 1, rtol=0, atol=1e-6)
+    assert result[0, 20] == pytest.approx(0.6, abs=0.01)  # half of the gaussian and half of its middle weight
+    assert result[0, 0] == pytest.approx(0.36, abs=0.01)
+
+
+views = st.builds(Blur, st.just("gaussian"), st.floats(0.05, 30), st.none(), st.sampled_from(BORDERS))
+sizes = st.tuples(st.integers(1, 24), st.integers(1, 24))
+
+
+@given(views, sizes, st.integers(0, 99))
+def test_values_stay_between_lowest_and_highest(view: Blur, size: tuple[int, int], seed: int) -> None:
+    low, high = (0 if view.border == "zero" else 100), 180
+    pixels = np.random.default_rng(seed).integers(low, high + 1, (1, 3, *size), dtype=np.uint8)
+    result = blur_pixels(pixels, view)
+    assert result.min() >= low / 255 - 1e-6
+    assert result.max() <= high / 255 + 1e-6
+
+
+@given(views, sizes, st.sampled_from([-1, -2]))
+def test_blur_commutes_with_flips(view: Blur, size: tuple[int, int], axis: int) -> None:
+    pixels = random_pixels(1, 3, *size)
+    np.testing.assert_allclose(
+        blur_pixels(np.flip(pixels, axis).copy(), view), np.flip(blur_pixels(pixels, view), axis), rtol=0, atol=1e-6
+    )
+
+
+@given(views, sizes)
+def test_blur_commutes_with_exchanging_the_axes(view: Blur, size: tuple[int, int]) -> None:
+    images = torch.from_numpy(random_pixels(1, 3, *size) / 255)
+    torch.testing.assert_close(blur(images.mT, view), blur(images, view).mT, rtol=0, atol=1e-12)
+
+
+@given(st.floats(1, 4), st.floats(1, 4))
+@settings(max_examples=30)
+def test_two_gaussians_make_one(first: float, second: float) -> None:
+    images = torch.from_numpy(random_pixels(1, 3, 24, 24) / 255)
+    twice = blur(blur(images, Blur("gaussian", first, None, "circular")), Blur("gaussian", second, None, "circular"))
+    once = blur(images, Blur("gaussian", float(np.hypot(first, second)), None, "circular"))
+    torch.testing.assert_close(twice, once, rtol=0, atol=2e-4)  # the tails beyond four sigma
+
+
+@given(st.floats(0.05, 30), sizes)
+def test_symmetric_border_keeps_the_mean(sigma: float, size: tuple[int, int]) -> None:
+    pixels = random_pixels(1, 1, *size)
+    result = blur_pixels(pixels, Blur("gaussian", sigma, None, "symmetric"))
+    assert result.mean(dtype=np.float64) == pytest.approx(pixels.mean() / 255, abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 5, 30])
+def test_symmetric_border_matrix_is_doubly_stochastic(n: int) -> None:
+    matrix = border_matrix(gaussian(2.0).vertical, n, "symmetric")
+    assert (matrix >= 0).all()
+    np.testing.assert_allclose(matrix.sum(axis=0), 1, atol=1e-12)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
+
+
+def test_strength_zero_changes_nothing() -> None:
+    (view,) = BlurGrid("gaussian", (0.0,)).blurs()
+    pixels = random_pixels(2, 3, 8, 8)
+    images = torch.from_numpy(pixels / 255)
+    assert view == CLEAN
+    assert torch.equal(blur(images, view), images)
+    np.testing.assert_array_equal(blur_pixels(pixels, view), (pixels / 255).astype(np.float32))
+
+
+def test_next_to_no_blur_is_next_to_the_identity() -> None:
+    pixels = random_pixels(1, 3, 8, 8)
+    np.testing.assert_allclose(blur_pixels(pixels, Blur("gaussian", 0.05)), pixels / 255, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("view", [CLEAN, Blur("gaussian", 1.0), Blur("gaussian", 5.0, None, "circular")], ids=str)
+def test_image_is_blurred_alike_in_any_batch(view: Blur) -> None:
+    pixels = random_pixels(8, 3, 19, 16)
+    alone = np.concatenate([blur_pixels(image[None], view) for image in pixels])
+    np.testing.assert_array_equal(alone, blur_pixels(pixels, view))
+
+
+@pytest.mark.parametrize("view", [CLEAN, Blur("gaussian", 1.5), Blur("gaussian", 9.0)], ids=str)
+def test_input_is_left_alone(view: Blur) -> None:
+    pixels = random_pixels(1, 3, 16, 16)
+    images = torch.from_numpy((pixels / 255).astype(np.float32))
+    before = pixels.copy(), images.clone()
+    blur_pixels(pixels, view)
+    blur(images, view)
+    np.testing.assert_array_equal(pixels, before[0])
+    assert torch.equal(images, before[1])
+
+
+def test_memory_layout_changes_nothing() -> None:
+    images = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+    view = Blur("gaussian", 1.5)
+    last = images.to(memory_format=torch.channels_last)
+    assert torch.equal(blur(last, view), blur(images, view))
+    window = torch.nn.functional.pad(images, (3, 4))[..., 3:-4]
+    assert torch.equal(blur(window, view), blur(images, view))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_type_is_kept(dtype: torch.dtype) -> None:
+    images = torch.rand(1, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+    result = blur(images.to(dtype), Blur("gaussian", 1.5))
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.float(), blur(images, Blur("gaussian", 1.5)), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_gradient_is_the_transposed_filter(border: Border) -> None:
+    view = Blur("gaussian", 1.5, None, border)
+    images = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    result = blur(images, view)
+    torch.testing.assert_close(result.detach(), blur(images.detach(), view), rtol=0, atol=1e-6)
+    probe = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad((result * probe).sum(), images)
+    rows, columns = (torch.from_numpy(border_matrix(gaussian(1.5).vertical, n, border)).float() for n in (9, 11))
+    torch.testing.assert_close(gradient, rows.mT @ probe @ columns, rtol=0, atol=1e-6)
+
+
+def test_whole_numbers_are_refused() -> None:
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(ValueError, match=r"images must be floating point, got torch\.uint8"):
+            blur(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), CLEAN)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)

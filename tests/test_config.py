@@ -1,0 +1,208 @@
+"""What a config may say, and what two configs that differ in their copies share."""
+
+import math
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from blurtrain.config import (
+    CLEAN,
+    BackboneConfig,
+    Blur,
+    BlurGrid,
+    Config,
+    DataConfig,
+    GlyphsConfig,
+    HeadConfig,
+    plain,
+)
+from blurtrain.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
+    (BlurGrid, {}, "strengths must be a list of at least one number, got []"),
+    (BlurGrid, {"strengths": (-1.0,)}, "strength must be a number from 0 to 1000 px, got -1.0"),
+    (BlurGrid, {"strengths": (1.0, 1000.5)}, "strength must be a number from 0 to 1000 px, got 1000.5"),
+    (BlurGrid, {"strengths": (math.nan,)}, "strength must be a number from 0 to 1000 px, got nan"),
+    (BlurGrid, {"strengths": (math.inf,)}, "strength must be a number from 0 to 1000 px, got inf"),
+    (BlurGrid, {"strengths": (1.0, 2.0, 1.0)}, "strengths must be all different, got [1.0, 2.0, 1.0]"),
+    (GlyphsConfig, {"train": 9}, "data.glyphs.train must be at least 10, got 9"),
+    (GlyphsConfig, {"test": 0}, "data.glyphs.test must be at least 10, got 0"),
+    (GlyphsConfig, {"seed": -1}, "data.glyphs.seed must be 0 or more, got -1"),
+    (DataConfig, {"root": ""}, "data.root must be 'glyphs' or a folder, got ''"),
+    (DataConfig, {"test_fraction": 0.0}, "data.test_fraction must be between 0 and 1, got 0.0"),
+    (DataConfig, {"test_fraction": 1.0}, "data.test_fraction must be between 0 and 1, got 1.0"),
+    (DataConfig, {"test_fraction": math.nan}, "data.test_fraction must be between 0 and 1, got nan"),
+    (BackboneConfig, {"resize": 7}, "backbone.resize must be from 8 to 4096 px, got 7"),
+    (BackboneConfig, {"crop": 4097}, "backbone.crop must be from 8 to 4096 px, got 4097"),
+    (BackboneConfig, {"mean": (0.5, math.inf, 0.5)}, "backbone.mean must be three finite numbers, got inf"),
+    (BackboneConfig, {"std": (0.5, 0.0, 0.5)}, "backbone.std must be three numbers above 0, got 0.0"),
+    (BackboneConfig, {"std": (0.5, math.nan, 0.5)}, "backbone.std must be three numbers above 0, got nan"),
+    (BackboneConfig, {"sha256": "abc"}, "backbone.sha256 must be 64 hexadecimal digits, got 'abc'"),
+    (BackboneConfig, {"sha256": "x" * 64}, f"backbone.sha256 must be 64 hexadecimal digits, got {'x' * 64!r}"),
+    (HeadConfig, {"l2": ()}, "head.l2 must be a list of at least one number, got []"),
+    (HeadConfig, {"l2": (0.1, 0.0)}, "head.l2 must be numbers above 0, got 0.0"),
+    (HeadConfig, {"l2": (math.nan,)}, "head.l2 must be numbers above 0, got nan"),
+    (HeadConfig, {"folds": 1}, "head.folds must be from 2 to 100, got 1"),
+    (HeadConfig, {"folds": 101}, "head.folds must be from 2 to 100, got 101"),
+    (HeadConfig, {"tolerance": 0.0}, "head.tolerance must be from 1e-10 to 0.01, got 0.0"),
+    (HeadConfig, {"tolerance": 0.1}, "head.tolerance must be from 1e-10 to 0.01, got 0.1"),
+    (Config, {"batch_size": 0}, "batch_size must be from 1 to 4096, got 0"),
+    (Config, {"batch_size": 5000}, "batch_size must be from 1 to 4096, got 5000"),
+    (Config, {"name": "a/b"}, "name must be a file name without slashes, got 'a/b'"),
+    (Config, {"name": ".."}, "name must be a file name without slashes, got '..'"),
+    (Config, {"name": ""}, "name must be a file name without slashes, got ''"),
+    (Config, {"copies": (BlurGrid("gaussian", (0.0, 1.0)),)}, "copies must be blurs with a strength above 0, got 0"),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "message"), REFUSED, ids=[message[:60] for *_, message in REFUSED])
+def test_value_out_of_range_is_refused_in_words(
+    kind: Callable[..., object], values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        kind(**values)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("sweep", [(), (BlurGrid("gaussian", (0.0,)),)], ids=["empty", "clean alone"])
+def test_sweep_without_a_blur_is_refused(sweep: tuple[BlurGrid, ...]) -> None:
+    with pytest.raises(ConfigError, match="sweep must be at least one blur with a strength above 0"):
+        Config(sweep=sweep)
+
+
+def test_values_at_the_limits_are_taken() -> None:
+    GlyphsConfig(train=10, test=10, seed=0)
+    BackboneConfig(resize=8, crop=4096, sha256="0123456789abcdefABCDEF" + "0" * 42)
+    HeadConfig(folds=100, tolerance=1e-10)
+    HeadConfig(folds=2, tolerance=1e-2)
+    BlurGrid("gaussian", (0.0, 1000.0))
+    Config(batch_size=1)
+    Config(batch_size=4096, name="a name. with dots")
+
+
+@pytest.mark.parametrize(
+    "value", [Config(), DataConfig(), BackboneConfig(), HeadConfig(), BlurGrid("gaussian", (1.0,))]
+)
+def test_configs_are_frozen(value: object) -> None:
+    name = fields(value)[0].name  # type: ignore[arg-type]
+    with pytest.raises(FrozenInstanceError):
+        setattr(value, name, None)
+
+
+def test_configs_can_be_told_apart_and_used_as_keys() -> None:
+    assert Config() == Config()
+    assert len({Config(), Config(), Config(batch_size=8)}) == 2
+
+
+def test_strength_zero_is_clean_in_every_family_and_border() -> None:
+    assert BlurGrid("gaussian", (0.0, -0.0 + 1.0), "zero").blurs() == (CLEAN, Blur("gaussian", 1.0, None, "zero"))
+
+
+@pytest.mark.parametrize(
+    ("blur", "name", "slug"),
+    [
+        (CLEAN, "clean", "clean"),
+        (Blur("gaussian", 2.0), "gaussian 2", "gaussian-2"),
+        (Blur("gaussian", 0.5, None, "zero"), "gaussian 0.5 zero", "gaussian-0.5-zero"),
+        (Blur("motion", 9.0, 45.0), "motion 9 at 45 degrees", "motion-9-at-45-degrees"),
+    ],
+    ids=str,
+)
+def test_blur_is_named_by_all_that_it_is(blur: Blur, name: str, slug: str) -> None:
+    assert blur.name == name
+    assert blur.slug == slug
+
+
+def test_train_views_are_clean_and_the_copies_in_their_order() -> None:
+    config = Config(copies=(BlurGrid("gaussian", (1.0, 0.5)), BlurGrid("gaussian", (0.5, 2.0))))
+    assert [view.strength for view in config.train_views] == [0, 1, 0.5, 2]
+
+
+def test_test_views_are_clean_and_the_sweep_by_strength() -> None:
+    config = Config(sweep=(BlurGrid("gaussian", (3.0, 0.0, 0.5)), BlurGrid("gaussian", (10.0, 0.5))))
+    assert config.test_views == (CLEAN, *(Blur("gaussian", sigma) for sigma in (0.5, 3.0, 10.0)))
+
+
+def test_clean_view_is_swept_where_nobody_asked_for_it() -> None:
+    assert Config(sweep=(BlurGrid("gaussian", (1.0,)),)).test_views == (CLEAN, Blur("gaussian", 1.0))
+
+
+def test_order_of_the_sweep_does_not_change_what_is_swept() -> None:
+    forward = Config(sweep=(BlurGrid("gaussian", (0.0, 1.0, 2.0)),))
+    backward = Config(sweep=(BlurGrid("gaussian", (2.0, 1.0)), BlurGrid("gaussian", (0.0,))))
+    assert forward.test_views == backward.test_views
+
+
+def test_baseline_is_the_empty_case() -> None:
+    config = Config(name="one", batch_size=8)
+    assert config.baseline() == replace(config, copies=())
+    assert config.baseline().train_views == (CLEAN,)
+    assert config.baseline().test_views == config.test_views
+    assert config.baseline().baseline() == config.baseline()
+
+
+def test_arms_are_named_by_their_copies() -> None:
+    config = Config(name="one", runs=Path("here"))
+    assert (config.arm, config.baseline().arm) == ("augmented", "baseline")
+    assert config.run_folder == Path("here/one-augmented")
+    assert config.baseline().run_folder == Path("here/one-baseline")
+    assert config.comparison_folder == config.baseline().comparison_folder == Path("here/compare-one")
+
+
+def test_experiment_is_named_after_images_and_backbone(tmp_path: Path) -> None:
+    assert Config().experiment == "glyphs-glyphnet"
+    config = Config(data=DataConfig(root=str(tmp_path / "cats") + "/"), backbone=BackboneConfig("resnet18"))
+    assert config.experiment == "cats-resnet18"
+
+
+def test_identity_leaves_out_names_places_and_batch_size() -> None:
+    config = Config()
+    moved = replace(config, name="other", runs=Path("there"), cache=Path("elsewhere"), batch_size=7)
+    assert moved.identity() == config.identity()
+    assert config.baseline().identity() != config.identity()
+    for change in (
+        {"data": DataConfig(test_fraction=0.5)},
+        {"backbone": BackboneConfig(crop=32)},
+        {"sweep": (BlurGrid("gaussian", (1.0,)),)},
+        {"head": HeadConfig(folds=3)},
+        {"engine": "torch"},
+    ):
+        assert replace(config, **change).identity() != config.identity()
+
+
+def test_plain_values_survive_yaml() -> None:
+    config = Config(backbone=BackboneConfig(mean=(0.1, 0.2, 0.3)))
+    values = plain(config)
+    assert yaml.safe_load(yaml.safe_dump(values)) == values
+    assert values["cache"] == "cache"
+    assert values["backbone"]["mean"] == [0.1, 0.2, 0.3]
+
+
+def test_supplied_configs_differ_in_copies_alone() -> None:
+    baseline, augmented = (
+        yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")) for name in ("baseline", "augmented")
+    )
+    assert baseline.pop("copies") == []
+    assert augmented.pop("copies") != []
+    assert baseline == augmented
+
+
+def test_supplied_augmented_config_says_what_the_defaults_are() -> None:
+    values = yaml.safe_load((CONFIGS / "augmented.yaml").read_text(encoding="utf-8"))
+
+    def grids(key: str) -> tuple[BlurGrid, ...]:
+        return tuple(BlurGrid(grid["family"], tuple(map(float, grid["strengths"]))) for grid in values[key])
+
+    written = Config(
+        data=DataConfig(**values["data"]),
+        backbone=BackboneConfig(**values["backbone"]),
+        copies=grids("copies"),
+        sweep=grids("sweep"),
+    )
+    assert written.identity() == Config().identity()

@@ -1,0 +1,229 @@
+"""Engines: whatever runs a backbone gives eager torch's features, and is chosen by rule."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from blurtrain import backbones, engines
+from blurtrain.backbones import FrozenBackbone
+from blurtrain.config import BackboneConfig
+from blurtrain.engines import OnnxEngine, TorchEngine
+from blurtrain.errors import StoreError
+from blurtrain.files import file_sha256
+from tests.conftest import Imported
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="`auto` means another engine beside a GPU")
+Choice = Literal["auto", "onnxruntime", "torch"]
+
+
+@pytest.fixture
+def backbone() -> FrozenBackbone:
+    return backbones.load(BackboneConfig())
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One entry for every export that really happens."""
+    happened: list[str] = []
+    export = torch.onnx.export
+
+    def counted(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        happened.append("export")
+        return export(*args, **kwargs)
+
+    monkeypatch.setattr(torch.onnx, "export", counted)
+    return happened
+
+
+def eager(backbone: FrozenBackbone, images: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return np.asarray(backbone(torch.from_numpy(images)).numpy())
+
+
+def relative_difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("choice", ["auto", "torch"])
+def test_engine_agrees_with_eager_torch(
+    imported: Imported, choice: Choice, pictures: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone = imported.load()
+    expected = eager(imported.load(), pictures[::-1].copy())
+    engine = engines.build(backbone, choice, tmp_path, pictures)
+    assert isinstance(engine, OnnxEngine if choice == "auto" else TorchEngine)
+    features = engine(pictures[::-1].copy())  # not the images that the export was checked on
+    assert features.dtype == np.float32
+    assert features.shape == (8, backbone.features)
+    assert relative_difference(features, expected) < 1e-4
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("choice", ["onnxruntime", "torch"])
+def test_batch_size_does_not_matter(choice: Choice, backbone: FrozenBackbone, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((64, 3, 64, 64), dtype=np.float32)
+    engine = engines.build(backbone, choice, tmp_path, images[:8])
+    in_eights = np.concatenate([engine(images[start : start + 8]) for start in range(0, 64, 8)])
+    assert relative_difference(in_eights, engine(images)) < 1e-5
+
+
+@pytest.mark.parametrize("choice", ["onnxruntime", "torch"])
+def test_engine_leaves_the_backbone_as_it_is(choice: Choice, backbone: FrozenBackbone, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((8, 3, 64, 64), dtype=np.float32)
+    fingerprint, mode = backbone.fingerprint(), backbone.train().training
+    engines.build(backbone, choice, tmp_path, images)(images)
+    assert backbone.fingerprint() == fingerprint
+    assert backbone.training == mode
+    assert not any(module.training for module in backbone.network.modules())
+
+
+def test_torch_is_used_where_it_is_asked_for(
+    backbone: FrozenBackbone, pictures: np.ndarray, tmp_path: Path, exports: list[str]
+) -> None:
+    engine = engines.build(backbone, "torch", tmp_path, pictures)
+    assert engine.name == f"torch {torch.__version__} cpu"
+    assert exports == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_network_is_exported_once(
+    backbone: FrozenBackbone, pictures: np.ndarray, tmp_path: Path, exports: list[str]
+) -> None:
+    first = engines.build(backbone, "auto", tmp_path, pictures)
+    again = engines.build(backbones.load(BackboneConfig()), "auto", tmp_path, pictures)
+    assert exports == ["export"]
+    assert first.name == again.name
+    np.testing.assert_array_equal(first(pictures), again(pictures))
+
+
+@pytest.mark.parametrize("what", ["weight", "size"])
+def test_another_network_or_size_is_another_export(
+    what: str, backbone: FrozenBackbone, pictures: np.ndarray, tmp_path: Path, exports: list[str]
+) -> None:
+    engines.build(backbone, "auto", tmp_path, pictures)
+    if what == "weight":
+        next(backbone.network.parameters()).view(-1)[0] += 0.5
+    other = pictures if what == "weight" else pictures[..., :56, :56].copy()
+    engine = engines.build(backbone, "auto", tmp_path, other)
+    assert len(exports) == 2
+    assert relative_difference(engine(other), eager(backbone, other)) < 1e-4
+
+
+def test_export_that_was_changed_is_not_used(
+    backbone: FrozenBackbone, pictures: np.ndarray, tmp_path: Path, exports: list[str]
+) -> None:
+    expected = engines.build(backbone, "auto", tmp_path, pictures)(pictures)
+    (path,) = (tmp_path / "engines").glob("*.onnx")
+    digest = file_sha256(path)
+    model = onnx.load(path)  # still a network, but one that gives other features
+    array = onnx.numpy_helper.to_array(model.graph.initializer[0])
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(array + 1, model.graph.initializer[0].name))
+    onnx.save(model, path)
+    assert not np.allclose(OnnxEngine(path)(pictures), expected)
+    np.testing.assert_array_equal(engines.build(backbone, "auto", tmp_path, pictures)(pictures), expected)
+    assert len(exports) == 2
+    assert file_sha256(path) == digest
+
+
+@pytest.mark.parametrize("damage", ["absent network", "absent verdict", "broken verdict", "empty verdict"])
+def test_export_that_is_incomplete_is_not_used(
+    damage: str, backbone: FrozenBackbone, pictures: np.ndarray, tmp_path: Path, exports: list[str]
+) -> None:
+    engines.build(backbone, "auto", tmp_path, pictures)
+    (path,) = (tmp_path / "engines").glob("*.onnx")
+    verdict = path.with_suffix(".json")
+    if damage.startswith("absent"):
+        (path if "network" in damage else verdict).unlink()
+    else:
+        verdict.write_text("{}" if "empty" in damage else "{")
+    engines.build(backbone, "auto", tmp_path, pictures)
+    assert len(exports) == 2
+
+
+@pytest.mark.parametrize("difference", [2e-4, float("inf"), float("nan")])
+def test_network_that_onnx_gets_wrong_is_run_by_torch(
+    difference: float,
+    backbone: FrozenBackbone,
+    pictures: np.ndarray,
+    tmp_path: Path,
+    exports: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(engines, "difference", lambda *_: difference)
+    for _ in range(2):  # the verdict is kept, and told every time
+        assert isinstance(engines.build(backbone, "auto", tmp_path, pictures), TorchEngine)
+        assert capsys.readouterr().err == (
+            f"note: torch runs glyphnet: ONNX Runtime's features differ by {difference:.1e} of their scale, "
+            "more than 0.0001\n"
+        )
+    assert exports == ["export"]
+
+
+def test_difference_sees_a_wrong_feature(backbone: FrozenBackbone, pictures: np.ndarray) -> None:
+    right = eager(backbone, pictures)
+
+    class Wrong:
+        name = "wrong"
+
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            assert images is pictures
+            features = right.copy()
+            features[3, 5] += 0.01 * np.abs(right).max()
+            return features
+
+    assert engines.difference(TorchEngine(backbone), backbone, pictures) < 1e-5
+    assert engines.difference(Wrong(), backbone, pictures) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_network_that_cannot_be_exported_is_run_by_torch(
+    backbone: FrozenBackbone,
+    pictures: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such operator\nand a long tale")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    engine = engines.build(backbone, "auto", tmp_path, pictures)
+    assert isinstance(engine, TorchEngine)
+    expected = "note: torch runs glyphnet: it cannot be exported (RuntimeError: no such operator)\n"
+    assert capsys.readouterr().err == expected
+    assert list((tmp_path / "engines").glob("*.onnx")) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError(), RuntimeError("")])
+def test_error_without_words_does_not_break_the_fallback(
+    error: Exception,
+    backbone: FrozenBackbone,
+    pictures: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    assert isinstance(engines.build(backbone, "auto", tmp_path, pictures), TorchEngine)
+
+
+def test_folder_that_cannot_be_written_is_told(backbone: FrozenBackbone, pictures: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "engines").write_text("a file where a folder should be")
+    with pytest.raises(StoreError, match=r"engines.*cannot be written"):
+        engines.build(backbone, "auto", tmp_path, pictures)
+
+
+def test_names_tell_engines_apart(
+    backbone: FrozenBackbone, pictures: np.ndarray, tmp_path: Path, weights_file: Callable[[str], Path]
+) -> None:
+    names = {engines.build(backbone, choice, tmp_path, pictures).name for choice in ("torch", "onnxruntime")}
+    assert len(names) == 2
+    other = backbones.load(BackboneConfig(name="resnet18", weights=str(weights_file("resnet18")), crop=64))
+    assert TorchEngine(other).name in names  # what runs, not what it runs: that is the fingerprint's part

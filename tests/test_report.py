@@ -1,0 +1,309 @@
+"""The terminal table, the sentences under it, and the picture, against the numbers that they are made from."""
+
+import json
+import re
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blurtrain import report
+from blurtrain.config import Config
+from blurtrain.errors import StoreError
+
+BLUE, VERMILION = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)  # of the first two arms
+
+
+@pytest.fixture
+def comparison(experiment: Config) -> dict[str, Any]:
+    """The comparison of the experiment that was really run."""
+    loaded: dict[str, Any] = json.loads((experiment.comparison_folder / "comparison.json").read_text())
+    return loaded
+
+
+def against(difference: float, verdict: str, ci95: tuple[float | None, float | None]) -> dict[str, Any]:
+    return {
+        "difference": difference,
+        "ci95": list(ci95),
+        "p": 0.01,
+        "p_holm": None,
+        "verdict": verdict,
+        "smallest_detectable": None,
+    }
+
+
+def renamed(comparison: dict[str, Any], name: str) -> dict[str, Any]:
+    """The same with another name for the second arm."""
+    copy = deepcopy(comparison)
+
+    def rename(values: dict[str, Any]) -> dict[str, Any]:
+        return {name if key == "augmented" else key: value for key, value in values.items()}
+
+    for key in ("arms", "area"):
+        copy[key] = rename(copy[key])
+    for view in (*copy["views"], copy["heavy_mean"]):
+        view["arms"], view["against_reference"] = rename(view["arms"]), rename(view["against_reference"])
+    return copy
+
+
+def table_lines(text: str) -> list[str]:
+    """The lines between the headline and the notes."""
+    return text.split("\n\n")[1].splitlines()
+
+
+# the terminal
+
+
+def test_table_is_at_most_100_columns_wide(comparison: dict[str, Any]) -> None:
+    for view in comparison["views"]:
+        view["against_reference"]["augmented"].update(difference=-0.2, ci95=[-0.3, -0.1], p_holm=None, p=0.1234)
+    comparison.update(native_pixels_per_pixel=4.5, n_test=2000, groups=500)
+    text = report.terminal_table(comparison)
+    lines = text.split("\n\nUnder heavy blur")[0].splitlines()  # sentences may be longer
+    assert max(map(len, lines)) <= 100
+
+
+def test_every_view_has_its_row_with_its_numbers(comparison: dict[str, Any]) -> None:
+    lines = table_lines(report.terminal_table(comparison))
+    assert lines[0].split() == ["blur", "baseline", "augmented", "gain", "95", "%", "interval", "p", "verdict"]
+    rows = [line for line in lines[1:] if set(line) != {"-"}]
+    assert len(rows) == len(comparison["views"]) + 1
+    for line, view in zip(rows, comparison["views"], strict=False):
+        other = view["against_reference"]["augmented"]
+        low, high = other["ci95"]
+        p = other["p_holm"] if view["heavy"] else other["p"]
+        expected = [
+            view["name"] + " *" * view["heavy"],
+            f"{100 * view['arms']['baseline']['accuracy']:.1f}",
+            f"{100 * view['arms']['augmented']['accuracy']:.1f}",
+            f"{100 * other['difference']:+.1f}",
+            f"{100 * low:+.1f} to {100 * high:+.1f}",
+            "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0"),
+            other["verdict"],
+        ]
+        assert re.split(r"\s{2,}", line) == expected
+    assert rows[-1].startswith("mean of heavy *")
+
+
+def test_headline_counts_what_was_compared(comparison: dict[str, Any]) -> None:
+    line = report.terminal_table(comparison).splitlines()[0]
+    assert line == ("Accuracy in % on 90 test images in 8 groups, mean of 5 heads an arm; blur in px at network size")
+    comparison.update(groups=90, heads=1)
+    line = report.terminal_table(comparison).splitlines()[0]
+    assert line == "Accuracy in % on 90 test images, mean of 1 head an arm; blur in px at network size"
+
+
+def test_strengths_are_also_given_in_native_pixels(comparison: dict[str, Any]) -> None:
+    comparison["native_pixels_per_pixel"] = 2.5
+    text = report.terminal_table(comparison)
+    assert "\ngaussian 0.5 (1.2 native) " in text
+    assert "\ngaussian 3 (7.5 native) * " in text
+    assert "clean (" not in text
+
+
+def test_unknown_intervals_and_p_values_are_said_to_be_unknown(comparison: dict[str, Any]) -> None:
+    for view in (*comparison["views"], comparison["heavy_mean"]):
+        for other in view["against_reference"].values():
+            other.update(ci95=[None, None], p=None, p_holm=None, smallest_detectable=None)
+    rows = table_lines(report.terminal_table(comparison))[2:]
+    for row in rows:
+        assert set(row) == {"-"} or re.search(r"unknown\s+unknown\s", row)
+
+
+def test_without_heavy_views_the_table_says_why(comparison: dict[str, Any]) -> None:
+    comparison["heavy_mean"] = None
+    for view in comparison["views"]:
+        view["heavy"] = False
+    text = report.terminal_table(comparison)
+    assert text.endswith("No view is heavy: none is at least twice as wide as the strongest copy.")
+    assert "*" not in text
+    assert "mean of heavy" not in text
+
+
+def test_three_arms_have_a_gain_each(comparison: dict[str, Any]) -> None:
+    for view in (*comparison["views"], comparison["heavy_mean"]):
+        view["arms"]["other"] = view["arms"]["augmented"]
+        view["against_reference"]["other"] = view["against_reference"]["augmented"]
+    comparison["arms"]["other"] = "runs/other"
+    text = report.terminal_table(comparison)
+    assert "augmented gain" in text
+    assert "other gain" in text
+    assert text.count("Under heavy blur") == 2
+
+
+# the finding
+
+
+@pytest.mark.parametrize(
+    ("heavy", "sentence"),
+    [
+        (
+            against(0.029, "better", (0.007, 0.051)),
+            "Under heavy blur mine is better than baseline: +2.9 points (95 % interval +0.7 to +5.1)",
+        ),
+        (
+            against(-0.12, "worse", (-0.2, -0.04)),
+            "Under heavy blur mine is worse than baseline: -12.0 points (95 % interval -20.0 to -4.0)",
+        ),
+        (
+            against(0.004, "not distinguishable", (-0.03, 0.04)),
+            "Under heavy blur mine is not distinguishable from baseline: +0.4 points (95 % interval -3.0 to +4.0)",
+        ),
+        (
+            against(1.0, "better", (None, None)),
+            "Under heavy blur mine is better than baseline: +100.0 points (no interval)",
+        ),
+    ],
+    ids=["better", "worse", "not distinguishable", "no interval"],
+)
+def test_finding_agrees_with_the_numbers(heavy: dict[str, Any], sentence: str) -> None:
+    clean = against(-0.01, "worse", (-0.015, -0.005))
+    text = report.finding("mine", heavy, clean, {"reference": "baseline"})
+    first, second = text.splitlines()
+    assert first == sentence + "."
+    assert second == "On clean images it is worse than baseline: -1.0 points (95 % interval -1.5 to -0.5)."
+
+
+def test_finding_says_what_the_test_could_have_shown() -> None:
+    heavy = against(0.0, "not distinguishable", (-0.03, 0.03)) | {"smallest_detectable": 0.042}
+    text = report.finding("mine", heavy, heavy, {"reference": "baseline"})
+    assert "; this test could have shown 4.2" in text.splitlines()[0]
+    assert "could have shown" not in text.splitlines()[1]
+
+
+def test_table_ends_with_the_finding_of_the_run(comparison: dict[str, Any]) -> None:
+    text = report.terminal_table(comparison)
+    heavy = comparison["heavy_mean"]["against_reference"]["augmented"]
+    clean = comparison["views"][0]["against_reference"]["augmented"]
+    assert text.endswith(report.finding("augmented", heavy, clean, comparison))
+    assert f"{100 * heavy['difference']:+.1f} points" in text
+    assert f"augmented is {heavy['verdict']} " in text
+
+
+# Markdown
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+@pytest.mark.parametrize("name", ["augmented", "a|b", "||", "with space", "$_{"])
+def test_markdown_table_is_rectangular_and_holds_every_view(comparison: dict[str, Any], name: str) -> None:
+    text = report.markdown_table(renamed(comparison, name))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(cells(line)) for line in lines} == {7}
+    assert cells(lines[0])[:4] == ["blur", "baseline", name, f"{name} gain"]
+    assert set(cells(lines[1])) == {"---"}
+    names = [cells(line)[0].removesuffix(" *") for line in lines[2:]]
+    assert names == [*(view["name"] for view in comparison["views"]), "mean of heavy"]
+
+
+def test_markdown_and_terminal_show_the_same_cells(comparison: dict[str, Any]) -> None:
+    markdown = [cells(line) for line in report.markdown_table(comparison).splitlines() if line.startswith("|")][2:]
+    terminal = [line for line in table_lines(report.terminal_table(comparison))[2:] if set(line) != {"-"}]
+    assert [re.split(r"\s{2,}", line) for line in terminal] == markdown
+
+
+# one run
+
+
+def test_sweep_table_shows_every_view_of_a_run(experiment: Config) -> None:
+    rows = json.loads((experiment.run_folder / "sweep.json").read_text())
+    lines = report.sweep_table(experiment.run_folder).splitlines()
+    assert lines[0] == "Accuracy in % on 90 test images, mean of 5 heads"
+    assert max(map(len, lines)) <= 100
+    for line, row in zip(lines[3:], rows, strict=True):
+        shown = [100 * row["accuracy"], 100 * row["accuracy_sd"], row["nll"], row["ece"], 100 * row["accuracy_refit"]]
+        assert line.startswith(row["view"] + " ")
+        found = [float(word) for word in line.removeprefix(row["view"]).split()]
+        assert found == pytest.approx(shown, abs=0.051)
+
+
+# the picture
+
+
+def draw(path: Path, comparison: dict[str, Any]) -> Image.Image:
+    report.accuracy_picture(path, comparison)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return picture.convert("RGB")
+
+
+def pixels_of(picture: Image.Image, colour: tuple[int, int, int]) -> int:
+    return int((np.abs(np.asarray(picture).astype(int) - colour).max(-1) < 8).sum())
+
+
+def test_picture_is_readable_and_of_sensible_size(tmp_path: Path, comparison: dict[str, Any]) -> None:
+    picture = draw(tmp_path / "figures" / "accuracy.png", comparison)
+    width, height = picture.size
+    assert 600 <= width <= 1600
+    assert 400 <= height <= 1200
+    assert (tmp_path / "figures" / "accuracy.png").stat().st_size < 200_000
+    assert pixels_of(picture, BLUE) > 300
+    assert pixels_of(picture, VERMILION) > 300
+    assert np.asarray(picture)[:5].mean() > 250  # a white margin: nothing is cut off at the top
+
+
+def test_picture_of_the_run_is_stored(experiment: Config) -> None:
+    with Image.open(experiment.comparison_folder / "figures" / "accuracy.png") as picture:
+        assert picture.size == (768, 528)
+
+
+def test_picture_shows_the_heights_of_the_curves(tmp_path: Path, comparison: dict[str, Any]) -> None:
+    for view in comparison["views"]:
+        for name, height in (("baseline", 0.25), ("augmented", 0.75)):
+            view["arms"][name].update(accuracy=height, ci95=[None, None])
+    pixels = np.asarray(draw(tmp_path / "flat.png", comparison)).astype(int)
+    inner = pixels[:, 300:700]  # without the legend
+    rows = [np.flatnonzero((np.abs(inner - colour).max(-1) < 8).sum(1) > 200).mean() for colour in (BLUE, VERMILION)]
+    assert rows[0] > rows[1]  # the higher accuracy stands higher up
+    figure_height = pixels.shape[0]
+    assert 0.3 < (rows[0] - rows[1]) / figure_height < 0.5  # half of an axis that covers most of the figure
+
+
+@pytest.mark.parametrize("name", ["a|b", "$_{", "cost $5 to $10", "_hidden", "日本", "x" * 60, "%s {} \\alpha"])
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")  # the picture's font, not ours to ship
+def test_names_break_no_picture(tmp_path: Path, comparison: dict[str, Any], name: str) -> None:
+    picture = draw(tmp_path / "accuracy.png", renamed(comparison, name))
+    assert picture.size == (768, 528)
+
+
+def test_a_name_with_an_underscore_stands_in_the_legend(tmp_path: Path, comparison: dict[str, Any]) -> None:
+    for view in comparison["views"]:  # curves at the top, so that only the legend has colour at the bottom
+        for arm in view["arms"].values():
+            arm.update(accuracy=0.95, ci95=[None, None])
+    pictures = [draw(tmp_path / f"{name}.png", renamed(comparison, name)) for name in ("hidden", "_hidden")]
+    below = [picture.crop((0, picture.height // 2, picture.width, picture.height)) for picture in pictures]
+    assert pixels_of(below[0], VERMILION) > 0
+    assert pixels_of(below[1], VERMILION) == pixels_of(below[0], VERMILION)
+
+
+def test_unknown_intervals_and_no_heavy_view_break_no_picture(tmp_path: Path, comparison: dict[str, Any]) -> None:
+    comparison["heavy_mean"] = None
+    for view in comparison["views"]:
+        view["heavy"] = False
+        for arm in view["arms"].values():
+            arm["ci95"] = [None, None]
+    assert draw(tmp_path / "accuracy.png", comparison).size == (768, 528)
+
+
+def test_a_second_family_gets_a_panel(tmp_path: Path, comparison: dict[str, Any]) -> None:
+    for view in deepcopy(comparison["views"][1:]):
+        comparison["views"].append(view | {"family": "box"})
+    width, height = draw(tmp_path / "accuracy.png", comparison).size
+    assert (width, height) == (2 * 768, 528)
+
+
+def test_the_same_comparison_gives_the_same_picture(tmp_path: Path, comparison: dict[str, Any]) -> None:
+    for name in ("one.png", "two.png"):
+        report.accuracy_picture(tmp_path / name, comparison)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_a_picture_that_cannot_be_written_is_one_sentence(tmp_path: Path, comparison: dict[str, Any]) -> None:
+    (tmp_path / "figures").touch()
+    with pytest.raises(StoreError, match=r"accuracy.png cannot be written \(.*\): free space or choose another folder"):
+        report.accuracy_picture(tmp_path / "figures" / "accuracy.png", comparison)

@@ -1,0 +1,203 @@
+"""Event files, read back with TensorBoard's own reader."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import metadata  # type: ignore[import-untyped]
+from torch.utils.tensorboard import SummaryWriter
+
+from blurtrain import report, tensorboard, training
+from blurtrain.config import CLEAN, Blur, Config
+from blurtrain.errors import StoreError
+from blurtrain.sweep import SweepRow
+
+METRICS = ("accuracy", "macro_accuracy", "nll", "ece")
+
+
+def read(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def row(view: Blur, accuracy: float) -> SweepRow:
+    return SweepRow(
+        view=view.name,
+        family=view.family,
+        strength=view.strength,
+        strength_native=view.strength,
+        angle=None,
+        images=10,
+        heads=2,
+        accuracy=accuracy,
+        accuracy_sd=0.0,
+        macro_accuracy=accuracy / 2,
+        top5_accuracy=None,
+        nll=2 * accuracy,
+        ece=accuracy / 4,
+        accuracy_refit=accuracy,
+    )
+
+
+def write(folder: Path, value: float = 0.5) -> None:
+    views = (CLEAN, Blur("gaussian", 1.5))
+    tensorboard.write_run(
+        folder,
+        curves=[{"train_nll": 1.0, "validation_nll": 2.0, "validation_accuracy": 0.25}],
+        rows=[row(view, value) for view in views],
+        samples={view: np.full((2, 3, 8, 8), 0.5, np.float32) for view in views},
+        hyperparameters={"arm": "baseline", "l2": 0.1},
+    )
+
+
+@pytest.fixture(scope="module")
+def arms(experiment: Config) -> dict[str, EventAccumulator]:
+    return {config.arm: read(config.run_folder) for config in (experiment.baseline(), experiment)}
+
+
+def test_both_arms_have_the_same_tags(arms: dict[str, EventAccumulator]) -> None:
+    tags = {arm: events.Tags() for arm, events in arms.items()}
+    for kind in ("scalars", "images", "tensors"):
+        assert tags["baseline"][kind] == tags["augmented"][kind]
+    assert set(tags["baseline"]["scalars"]) == {
+        *("train/nll", "validation/nll", "validation/accuracy"),
+        *(f"sweep gaussian/{metric}" for metric in METRICS),
+        *("final/accuracy clean", "final/accuracy strongest blur", "final/accuracy mean over views"),
+        *("final/nll clean", "final/nll strongest blur", "final/ece strongest blur"),
+    }
+
+
+@pytest.mark.parametrize("arm", ["baseline", "augmented"])
+def test_sweep_stands_at_100_steps_a_pixel_with_the_values_of_sweep_json(
+    arms: dict[str, EventAccumulator], experiment: Config, arm: str
+) -> None:
+    config = experiment.baseline() if arm == "baseline" else experiment
+    rows = json.loads((config.run_folder / "sweep.json").read_text())
+    for metric in METRICS:
+        points = arms[arm].Scalars(f"sweep gaussian/{metric}")
+        assert [point.step for point in points] == [0, 50, 100, 150, 200, 250, 300]
+        np.testing.assert_allclose([point.value for point in points], [row[metric] for row in rows], rtol=1e-6)
+
+
+def test_curves_have_one_point_an_iteration_and_end_in_the_chosen_heads(
+    arms: dict[str, EventAccumulator], experiment: Config
+) -> None:
+    head = json.loads((experiment.run_folder / "run.json").read_text())["head"]
+    (chosen,) = [candidate for candidate in head["candidates"] if candidate["l2"] == head["l2"]]
+    for tag, key in (
+        ("train/nll", "train_nll"),
+        ("validation/nll", "validation_nll"),
+        ("validation/accuracy", "validation_accuracy"),
+    ):
+        points = arms["augmented"].Scalars(tag)
+        assert [point.step for point in points] == list(range(head["iterations"]))
+        assert points[-1].value == pytest.approx(chosen[key], rel=1e-6)
+
+
+def test_hparams_show_the_arm_beside_its_final_metrics(arms: dict[str, EventAccumulator], experiment: Config) -> None:
+    for arm, config in (("baseline", experiment.baseline()), ("augmented", experiment)):
+        events = arms[arm]
+        start = metadata.parse_session_start_info_plugin_data(
+            events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        )
+        result = json.loads((config.run_folder / "run.json").read_text())
+        assert start.hparams["arm"].string_value == arm
+        assert start.hparams["copies"].string_value == (", ".join(result["copies"]) or "none")
+        assert start.hparams["l2"].number_value == result["head"]["l2"]
+        declared = metadata.parse_experiment_plugin_data(
+            events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+        )
+        names = [info.name.tag for info in declared.metric_infos]
+        assert names
+        assert all(len(events.Scalars(name)) == 1 for name in names)
+        assert "hp_metric" not in events.Tags()["scalars"]
+
+
+def test_final_metrics_are_those_of_the_sweep(arms: dict[str, EventAccumulator], experiment: Config) -> None:
+    rows = json.loads((experiment.run_folder / "sweep.json").read_text())
+    value = {tag: arms["augmented"].Scalars(tag)[0].value for tag in arms["augmented"].Tags()["scalars"]}
+    assert value["final/accuracy clean"] == pytest.approx(rows[0]["accuracy"])
+    assert value["final/accuracy strongest blur"] == pytest.approx(rows[-1]["accuracy"])
+    assert value["final/accuracy mean over views"] == pytest.approx(np.mean([row["accuracy"] for row in rows]))
+    assert value["final/ece strongest blur"] == pytest.approx(rows[-1]["ece"])
+
+
+def test_test_images_are_shown_through_every_view(arms: dict[str, EventAccumulator]) -> None:
+    events = arms["baseline"]
+    assert [image.step for image in events.Images("test images/clean")] == [0]
+    blurred = events.Images("test images/gaussian")
+    assert [image.step for image in blurred] == [50, 100, 150, 200, 250, 300]
+    spread = []
+    for image in (*events.Images("test images/clean"), *blurred):
+        with Image.open(io.BytesIO(image.encoded_image_string)) as picture:
+            assert picture.size == (training.SAMPLES * 64, 64)  # side by side
+            spread.append(np.asarray(picture).astype(float).std())
+    assert spread == sorted(spread, reverse=True)  # blur takes contrast away
+
+
+def test_each_folder_has_exactly_one_event_file(experiment: Config) -> None:
+    for folder in (experiment.run_folder, experiment.baseline().run_folder, experiment.comparison_folder):
+        assert len(list(folder.rglob("*tfevents*"))) == 1
+        assert not list(folder.rglob(".partial*"))
+
+
+def test_comparison_shows_its_table_and_its_picture(experiment: Config) -> None:
+    events = read(experiment.comparison_folder)
+    comparison = json.loads((experiment.comparison_folder / "comparison.json").read_text())
+    (text,) = events.Tensors("comparison/text_summary")
+    assert text.tensor_proto.string_val[0].decode() == report.markdown_table(comparison)
+    (image,) = events.Images("comparison/accuracy")
+    with (
+        Image.open(io.BytesIO(image.encoded_image_string)) as shown,
+        Image.open(experiment.comparison_folder / "figures" / "accuracy.png") as stored,
+    ):
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(stored.convert("RGB")))
+
+
+def test_writing_again_replaces_the_event_file(tmp_path: Path) -> None:
+    for value in (0.25, 0.75):
+        write(tmp_path, value)
+    assert len(list(tmp_path.iterdir())) == 1
+    points = read(tmp_path).Scalars("sweep gaussian/accuracy")
+    assert [(point.step, point.value) for point in points] == [(0, 0.75), (150, 0.75)]
+
+
+def test_an_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SummaryWriter, "add_images", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_writing_keeps_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 0.25)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SummaryWriter, "add_images", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, 0.75)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_a_killed_process_left_does_not_show(tmp_path: Path) -> None:
+    (tmp_path / ".partial-events").mkdir()
+    (tmp_path / ".partial-events" / "events.out.tfevents.1.host").write_bytes(b"half")
+    write(tmp_path)
+    assert len(list(tmp_path.rglob("*tfevents*"))) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(StoreError, match=r"run cannot be written \(.*\): free space and run again"):
+        write(tmp_path / "run")
