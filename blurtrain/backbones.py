@@ -200,7 +200,8 @@ def read_weights(path: Path, expected_sha256: str | None = None) -> dict[str, Te
         raise BackboneError(f"{path} is no readable {path.suffix} file: {_first_sentence(error)}") from error
     except Exception as error:  # torch.load raises pickle.UnpicklingError and whatever a broken pickle provokes
         raise BackboneError(
-            f"{path} holds more than tensors, and running its code is refused: save a state_dict, best as .safetensors"
+            f"{path} holds more than tensors, or is damaged, and its code is never run: "
+            "save a state_dict, best as .safetensors"
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise BackboneError(f"{path} holds no state_dict of tensors: save model.state_dict(), best as .safetensors")

@@ -50,7 +50,7 @@ def open_arms(folders: Sequence[Path]) -> Arms:
     Raises:
         RunError: If a run is not finished, or the runs differ in test images or views.
     """
-    loaded = [runs.load_run(folder) for folder in dict.fromkeys(folders)]
+    loaded = [runs.load_run(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
     if len(loaded) < 2:
         raise RunError(f"a comparison needs at least 2 different runs, got {len(loaded)}")
     first = loaded[0]

@@ -84,9 +84,10 @@ def compare_runs(folders: Sequence[Path], target: Path | None = None) -> Path:
 
 
 def _joint_name(names: Sequence[str]) -> str:
-    """What runs such as X-baseline and X-augmented have in common, or all their names."""
-    shared = {name.rsplit("-", 1)[0] for name in names}
-    return shared.pop() if len(shared) == 1 else "-and-".join(names)
+    """X for the two runs X-baseline and X-augmented, else all names, so that no two comparisons share a folder."""
+    experiment = names[0].removesuffix("-baseline")
+    is_pair = list(names) == [f"{experiment}-baseline", f"{experiment}-augmented"]
+    return experiment if is_pair else "-and-".join(names)
 
 
 def read_comparison(folder: Path) -> dict[str, Any]:

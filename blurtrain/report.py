@@ -90,7 +90,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     if not comparison["heavy_mean"]:
         yield "No view is heavy: none is at least twice as wide as the strongest copy."
         return
-    yield "* heavy: at least twice as wide as the strongest copy; p there is adjusted for several views (Holm)"
+    yield "* heavy: at least twice as wide as the strongest copy; p of each such view is adjusted (Holm)"
     for name, other in comparison["heavy_mean"]["against_reference"].items():
         clean = comparison["views"][0]["against_reference"][name]
         yield ""

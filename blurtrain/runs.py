@@ -119,7 +119,8 @@ def read_config(folder: Path) -> Config:
         *(OSError, ValueError, TypeError, AttributeError, KeyError),
         *(yaml.YAMLError, jsonargparse.ArgumentError, ConfigError),
     ) as error:
-        raise RunError(f"{folder} holds no readable {CONFIG}: give the folder of a run, such as runs/NAME") from error
+        hint = f"--config {folder}" if folder.suffix in (".yaml", ".yml") else "the folder of a run, such as runs/NAME"
+        raise RunError(f"{folder} holds no readable {CONFIG}: give {hint}") from error
 
 
 def config_from(values: dict[str, Any]) -> Config:

@@ -101,7 +101,10 @@ class FolderSource:
         self._require_both_splits(splits, found)
         self.classes = tuple(sorted({folder.name for _, folder, _ in found}))
         if len(self.classes) < 2:
-            raise DataError(f"{root} has {len(self.classes)} class folders with images: at least 2 are needed")
+            raise DataError(
+                f"{root} has images of {len(self.classes)} class(es), and at least 2 are needed: give "
+                "ROOT/train/CLASS and ROOT/test/CLASS, or ROOT/CLASS"
+            )
         self._require_trained_classes(found)
         label = {name: i for i, name in enumerate(self.classes)}
         self.items = [Item(str(path.relative_to(root)), label[folder.name], split) for split, folder, path in found]

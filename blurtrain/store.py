@@ -9,10 +9,11 @@ In memory there is only the index of the tables in use.
 
 import io
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ Ids = Shaped[np.ndarray, " rows"]
 
 _NUMPY_TYPES = {"U8": "u1", "I32": "<i4", "I64": "<i8", "U32": "<u4", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _HEADER_LIMIT = 1 << 20  # bytes; our headers are below one kilobyte
+_DESCRIPTION = "table.json"
 _SHARDS = "[!.]*.safetensors"  # a name with a leading dot is a shard that another process is writing
 
 
@@ -128,6 +130,8 @@ class Table:
         self.folder = folder
         self.key = dict(key)
         self._shards: list[_Shard] = []
+        with suppress(OSError):  # not there yet, or in a folder that may only be read
+            os.utime(folder / _DESCRIPTION)  # when it was last used, for `blurtrain cache`
         self._indexed = -1  # shards that the index knows
         for path in sorted(folder.glob(_SHARDS)):
             self._add(path)
@@ -174,8 +178,8 @@ class Table:
         Raises:
             StoreError: If the disk is full or the folder cannot be written.
         """
-        if not (self.folder / "table.json").exists():
-            write_json(self.folder / "table.json", self.key)
+        if not (self.folder / _DESCRIPTION).exists():
+            write_json(self.folder / _DESCRIPTION, self.key)
         raw = np.ascontiguousarray(ids.astype(ID)).view(np.uint8).reshape(len(ids), ID.itemsize)
         tensors = {"ids": raw, "ids.crc32": _checksums(raw.reshape(1, -1))}
         for name, values in columns.items():
@@ -226,7 +230,7 @@ class TableSummary:
     key: dict[str, Any]
     rows: int
     size: int  # bytes
-    used: float  # seconds since the epoch at which it was last written
+    used: float  # seconds since the epoch at which it was last opened
 
 
 def summaries(root: Path) -> Iterator[TableSummary]:
@@ -235,7 +239,7 @@ def summaries(root: Path) -> Iterator[TableSummary]:
     Raises:
         StoreError: If a table's description cannot be read.
     """
-    for description in sorted(root.rglob("table.json")):
+    for description in sorted(root.rglob(_DESCRIPTION)):
         shards = list(description.parent.glob(_SHARDS))
         try:
             key = json.loads(description.read_text(encoding="utf-8"))
@@ -246,7 +250,7 @@ def summaries(root: Path) -> Iterator[TableSummary]:
             key=key,
             rows=sum(_row_count(path) for path in shards),
             size=sum(path.stat().st_size for path in shards),
-            used=max((path.stat().st_mtime for path in shards), default=0.0),
+            used=description.stat().st_mtime,
         )
 
 

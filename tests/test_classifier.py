@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from blurtrain import backbones, engines, images, training
+from blurtrain import backbones, engines, heads, images, training
 from blurtrain.blur import blur_pixels
 from blurtrain.classifier import BlurClassifier, ImageBatch, ImageDataModule, ViewDataset
 from blurtrain.config import (
@@ -323,6 +323,28 @@ def test_folds_heads_are_validated_on_their_own_images(run_folder: Path, tiny: C
     chosen = next(row for row in result["candidates"] if row["l2"] == result["l2"])
     assert chosen["validation_nll"] == pytest.approx(np.mean(by_fold), rel=1e-5)
     assert chosen["validation_nll"] == min(row["validation_nll"] for row in result["candidates"])
+
+
+def test_folds_heads_are_fitted_on_the_other_folds_alone(
+    run_folder: Path, tiny: Config, digits: images.ImageSet
+) -> None:
+    store = training.prepare(tiny).store
+    folds = images.folds(digits, tiny.head.folds)
+    saved = load_arrays(run_folder / "heads-folds.safetensors")
+    l2 = (load_run(run_folder).result["head"]["l2"],)
+    for fold in range(tiny.head.folds):
+        rows = digits.train[folds != fold]
+        every = np.ones((1, len(rows) * len(tiny.train_views)), bool)
+        alone = heads.fit(
+            np.concatenate([store.read(view, digits, rows) for view in tiny.train_views]),
+            np.tile(digits.labels[rows], len(tiny.train_views)),
+            every,
+            every,
+            classes=10,
+            l2=l2,
+            tolerance=1e-8,
+        )
+        np.testing.assert_allclose(saved["weight"][fold], alone.refit.weights[0], atol=2e-3)
 
 
 def test_other_weights_are_refused(tiny: Config, run_folder: Path, tmp_path: Path) -> None:

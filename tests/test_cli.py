@@ -230,14 +230,14 @@ def test_a_missing_folder_is_named(fails: Fails) -> None:
 @pytest.mark.parametrize(
     ("counts", "sentence"),
     [
-        ({}, r"photos has 0 class folders with images: at least 2 are needed"),
+        ({}, r"photos has images of 0 class\(es\), and at least 2 are needed"),
         ({"train/a": 3, "train/b": 3}, r"photos has no images in test/CLASS: both train and test are needed"),
         ({"train/a": 3, "train/b": 0, "test/a": 1}, r"class folder photos/train/b has no images \(.*\): add some"),
         (
             {"train/a": 3, "train/b": 3, "test/a": 1, "test/c": 1},
             r"class 'c' in photos/test/c has no training images: add some, or remove the folder",
         ),
-        ({"train/a": 3, "test/a": 3}, r"photos has 1 class folders with images: at least 2 are needed"),
+        ({"train/a": 3, "test/a": 3}, r"photos has images of 1 class\(es\), and at least 2 are needed"),
     ],
     ids=["empty", "no test", "empty class", "class only in test", "one class"],
 )
@@ -275,7 +275,7 @@ def test_weights_that_cannot_be_used(fails: Fails) -> None:
         ("IMAGENET1K_V1", "backbone.weights 'IMAGENET1K_V1' is not known for glyphnet: give embedded, or a file"),
         ("junk.safetensors", "junk.safetensors is no readable .safetensors file"),
         ("junk.pth", "junk.pth"),
-        ("pickled.pth", "pickled.pth holds more than tensors, and running its code is refused"),
+        ("pickled.pth", "pickled.pth holds more than tensors, or is damaged, and its code is never run"),
         ("other.safetensors", "other.safetensors does not fit glyphnet: it lacks"),
     ):
         assert words in fails("compare", "--backbone.weights", weights)

@@ -94,12 +94,12 @@ REFUSED = {
         "for the embedded images",
     ),
     "file in place of a folder": (["file.jpg"], "file.jpg", "data.root '{root}' is not a folder: give "),
-    "no folders": (["1.jpg"], "", "{root} has 0 class folders with images: at least 2 are needed"),
-    "one class": (["a/1.jpg", "a/2.jpg"], "", "{root} has 1 class folders with images: at least 2 are needed"),
+    "no folders": (["1.jpg"], "", "{root} has images of 0 class(es), and at least 2 are needed"),
+    "one class": (["a/1.jpg", "a/2.jpg"], "", "{root} has images of 1 class(es), and at least 2 are needed"),
     "one class in splits": (
         ["train/a/1.jpg", "test/a/2.jpg"],
         "",
-        "{root} has 1 class folders with images: at least 2 are needed",
+        "{root} has images of 1 class(es), and at least 2 are needed",
     ),
     "empty class": (["a/1.jpg", "b/1.txt", "c/1.jpg"], "", "class folder {root}/b has no images (.bmp, .gif, .jpeg,"),
     "empty class in a split": (

@@ -331,6 +331,24 @@ def test_summaries_list_tables_with_key_rows_and_size(tmp_path: Path) -> None:
     assert all(one.used > 0 for one in found)
 
 
+def test_opening_a_table_is_noted_for_the_summary(table: Table) -> None:
+    append(table, [1])
+    os.utime(table.folder / "table.json", (1, 1))
+    assert next(summaries(table.folder)).used == 1
+    Table(table.folder, KEY)
+    assert next(summaries(table.folder)).used > 1
+
+
+def test_table_in_a_folder_that_may_only_be_read_can_be_used(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    append(table, [1])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    np.testing.assert_array_equal(read(Table(table.folder, KEY), [1]), values_of([1]))
+
+
 def test_summaries_of_a_missing_folder_are_none(tmp_path: Path) -> None:
     assert list(summaries(tmp_path / "nowhere")) == []
 
