@@ -91,12 +91,12 @@ class GlyphsConfig:
     Args:
         train: Digits in the training split.
         test: Digits in the test split, whose font families occur nowhere else.
-        seed: Draws another set of the same kind.
+        seed: Draws another set of the same kind. Seed 0 was used up on a first trial of the embedded set.
     """
 
-    train: int = 3000
+    train: int = 6000
     test: int = 2000
-    seed: int = 0
+    seed: int = 1
 
     def __post_init__(self) -> None:
         _require(self.train >= 10, "data.glyphs.train", "at least 10", self.train)
