@@ -119,7 +119,7 @@ def test_help_explains_every_key_with_its_default(capsys: pytest.CaptureFixture[
     for key in ("--name", "--data.root", "--data.glyphs.train", "--backbone.weights", "--copies", "--head.folds"):
         assert key in out
     assert "Shorter side in pixels before the crop" in out
-    assert "default: 3000" in out
+    assert "default: 6000" in out
 
 
 def test_print_config_is_a_config_that_can_be_given_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

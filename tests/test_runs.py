@@ -105,7 +105,7 @@ def test_places_names_and_batches_are_not_identity(tmp_path: Path) -> None:
     ("changes", "sentence"),
     [
         ({"head": HeadConfig(folds=3)}, r"\(head.folds is 5 there and 3 now\): choose another name with --name"),
-        ({"data": DataConfig(glyphs=GlyphsConfig(seed=1))}, r"\(data.glyphs.seed is 0 there and 1 now\)"),
+        ({"data": DataConfig(glyphs=GlyphsConfig(seed=2))}, r"\(data.glyphs.seed is 1 there and 2 now\)"),
         ({"engine": "torch"}, r"\(engine is 'auto' there and 'torch' now\)"),
         ({"copies": (BlurGrid("gaussian", (2.0,)),)}, r"\(copies is \[\{.*0.5.*\]\}?.* there and .*2.0.* now\)"),
         (
