@@ -51,8 +51,8 @@ clean: ## remove what tools leave behind; never touches runs, cache or data
 	find blurtrain tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blurtrain needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(BIN)/pip || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blurtrain needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 

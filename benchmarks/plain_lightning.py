@@ -57,9 +57,10 @@ class HeadOnly(pl.LightningModule):
 
 def backbone(name: str, weights: str) -> tuple[nn.Module, int]:
     """The network without its last layer."""
-    network = torchvision.models.get_model(name, weights=None)
-    if weights != "random":
-        network.load_state_dict({key: value.float() for key, value in load_file(weights).items()}, strict=False)
+    is_file = weights.endswith(".safetensors")
+    network = torchvision.models.get_model(name, weights=None if is_file else weights)
+    if is_file:
+        network.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
     if name.startswith("squeezenet"):
         return nn.Sequential(network.features, nn.AdaptiveAvgPool2d(1)), 512
     if name.startswith("resnet"):
@@ -115,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--name", default="squeezenet1_1")
-    parser.add_argument("--weights", default="random")
+    parser.add_argument("--weights", default="IMAGENET1K_V1")
     parser.add_argument("--mean", type=float, nargs=3, default=[0.485, 0.456, 0.406])
     parser.add_argument("--std", type=float, nargs=3, default=[0.229, 0.224, 0.225])
     parser.add_argument("--epochs", type=int, default=10)

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from blurtrain import glyphnet
-from blurtrain.config import BackboneConfig
+from blurtrain.config import WEIGHT_SUFFIXES, BackboneConfig
 from blurtrain.decoding import Geometry
 from blurtrain.errors import BackboneError
 from blurtrain.files import file_sha256, sha256
+from blurtrain.progress import say
 
 EMBEDDED = "glyphnet"
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,6 @@ def load(config: BackboneConfig) -> FrozenBackbone:
     return FrozenBackbone(network, config.name, preprocessing, features)
 
 
-def preprocessing_of(config: BackboneConfig) -> Preprocessing:
-    """Resize, crop and normalisation that a config's weights expect."""
-    return load(config).preprocessing
-
-
 def _build(config: BackboneConfig) -> tuple[nn.Module, Preprocessing]:
     if config.name == EMBEDDED:
         return _embedded(config)
@@ -115,13 +110,23 @@ def _build(config: BackboneConfig) -> tuple[nn.Module, Preprocessing]:
     if config.weights.endswith(WEIGHT_SUFFIXES):
         network = _unfilled(config.name)
         load_weights(network, read_weights(Path(config.weights), config.sha256), config.weights, config.name)
-        return network, _own_preprocessing(choices["IMAGENET1K_V1"])
+        return network, _own_preprocessing(_preset_for(Path(config.weights), config, list(choices)))
+    if config.sha256 is not None:
+        raise BackboneError("backbone.sha256 is for local files: torchvision checks its own downloads; leave it out")
     if config.weights not in choices.__members__:
         raise BackboneError(
             f"backbone.weights {config.weights!r} is not known for {config.name}: give "
             f"{' or '.join(choices.__members__)}, or a file ending in {', '.join(WEIGHT_SUFFIXES)}"
         )
     return _from_hub(config.name, choices[config.weights]), _own_preprocessing(choices[config.weights])
+
+
+def _preset_for(file: Path, config: BackboneConfig, choices: list[Any]) -> Any:  # noqa: ANN401 - torchvision's enumeration
+    """The weights whose preprocessing a local file gets: those of the same file name, else the architecture's first."""
+    chosen = next((weights for weights in choices if Path(weights.url).name == file.name), choices[0])
+    if config.mean is None or config.std is None:
+        say(f"note: {file.name} gets the preprocessing of {config.name} {chosen.name}; backbone.mean and std change it")
+    return chosen
 
 
 def _embedded(config: BackboneConfig) -> tuple[nn.Module, Preprocessing]:

@@ -16,8 +16,9 @@ from blurtrain import inference, metrics, runs
 from blurtrain.config import CLEAN, Blur
 from blurtrain.errors import RunError
 from blurtrain.files import file_sha256
-from blurtrain.kernels import is_heavy
+from blurtrain.kernels import is_heavy, kernel
 from blurtrain.sweep import TOP_K, ViewPredictions, read_predictions
+from blurtrain.version import VERSION
 
 JsonValue = Any  # what json.dumps takes
 
@@ -59,6 +60,7 @@ def open_arms(folders: Sequence[Path]) -> Arms:
             raise RunError(f"{run.folder} and {first.folder} have different sweeps: compare runs that share one")
         if run.classes != first.classes:
             raise RunError(f"{run.folder} and {first.folder} have different classes: compare runs on the same images")
+        run.require_inputs(first.result.get("inputs", {}))
     loaded.sort(key=lambda run: bool(run.config.copies))  # stable: the arm without copies comes first
     named: dict[str, runs.Run] = {}
     for run in loaded:
@@ -71,7 +73,8 @@ def open_arms(folders: Sequence[Path]) -> Arms:
 
 def inputs_of(arms: Arms) -> dict[str, str]:
     """A hash of every run that a comparison is made of: the same ones give the same comparison."""
-    return {name: file_sha256(run.folder / "predictions.parquet") for name, run in arms.runs.items()}
+    hashes = {name: file_sha256(run.folder / "predictions.parquet") for name, run in arms.runs.items()}
+    return {**hashes, "blurtrain": VERSION}
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,9 @@ def _compare_view(
     return {
         "family": view.family,
         "strength": view.strength,
+        "standard_deviation": 0.0 if view == CLEAN else kernel(view).standard_deviation,
         "angle": view.angle,
+        "border": view.border,
         "name": view.name,
         "heavy": heavy,
         "arms": {

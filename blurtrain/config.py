@@ -16,6 +16,7 @@ from blurtrain.errors import ConfigError
 Border = Literal["reflect101", "symmetric", "replicate", "circular", "zero"]
 Family = Literal["gaussian"]
 
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 EMBEDDED = "glyphs"  # the image set that needs no files
 
 
@@ -222,6 +223,9 @@ class Config:
             is_name = self.name.strip(". ") != "" and not set(self.name) & set("/\\\0")
             _require(is_name, "name", "a file name without slashes", self.name)
         _require(CLEAN not in _expand(self.copies), "copies", "blurs with a strength above 0", 0)
+        for key, views in (("copies", self.train_views), ("sweep", self.test_views)):
+            names = [replace(view, border="reflect101").name for view in views]
+            _require(len(set(names)) == len(names), key, "blurs that differ by 0.001 px and have one border", names)
         _require(len(self.test_views) > 1, "sweep", "at least one blur with a strength above 0", list(self.sweep))
 
     @property
@@ -259,9 +263,18 @@ class Config:
         """The same config without copies."""
         return replace(self, copies=())
 
+    def resolved(self) -> "Config":
+        """The same with absolute paths, so that a stored config means the same wherever it is read."""
+        root, weights = self.data.root, self.backbone.weights
+        if root != EMBEDDED:
+            root = str(Path(root).resolve())
+        if weights.endswith(WEIGHT_SUFFIXES):
+            weights = str(Path(weights).resolve())
+        return replace(self, data=replace(self.data, root=root), backbone=replace(self.backbone, weights=weights))
+
     def identity(self) -> dict[str, Any]:
         """What decides the result: all but names, places and the batch size, as plain YAML values."""
-        return {key: value for key, value in plain(self).items() if key not in _NOT_IDENTITY}
+        return {key: value for key, value in plain(self.resolved()).items() if key not in _NOT_IDENTITY}
 
 
 _NOT_IDENTITY = ("name", "runs", "cache", "batch_size")

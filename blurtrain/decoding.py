@@ -61,10 +61,16 @@ class Geometry:
     interpolation: str = "BILINEAR"
 
     def apply(self, image: Image.Image) -> UInt8[np.ndarray, "3 crop crop"]:
-        """Resize and crop as torchvision's presets do on PIL images."""
+        """Resize and crop as torchvision's presets do on PIL images.
+
+        Raises:
+            DataError: If the image is so elongated that resizing its shorter side would not fit in memory.
+        """
         width, height = image.size
         if min(width, height) != self.resize:
             shorter, longer = self.resize, int(self.resize * max(width, height) / min(width, height))
+            if shorter * longer > MAX_PIXELS:
+                raise DataError(f"is {width} x {height} px, too elongated to be resized to {self.resize} px")
             size = (shorter, longer) if width <= height else (longer, shorter)
             image = image.resize(size, Image.Resampling[self.interpolation])
         square = _centre_crop(np.asarray(image), self.crop)

@@ -49,7 +49,8 @@ class TorchEngine:
 
     def __call__(self, images: Images) -> Features:
         """Features of a batch."""
-        with torch.inference_mode():
+        # TF32, which cuDNN uses unless told otherwise, would keep only three digits.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             batch = torch.from_numpy(images).to(self.device, memory_format=torch.channels_last)
             return np.ascontiguousarray(self._backbone(batch).cpu().numpy())
 

@@ -49,6 +49,9 @@ def compare(config: Config) -> Path:
         from blurtrain import training  # imports torch, which finished runs do not need
 
         prepared = training.prepare(config)
+        for arm in arms:
+            if arm not in unfinished:  # told before the other arm is trained
+                runs.load_run(arm.run_folder).require_inputs(training.inputs_of(arm, prepared))
         for arm in unfinished:
             training.train(arm, prepared)
     return compare_runs([arm.run_folder for arm in arms], config.comparison_folder)

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import PIL
+import torch
 import torchvision
 from jaxtyping import Float32, Int64
 
@@ -16,6 +18,7 @@ from blurtrain.blur import blur_pixels
 from blurtrain.config import Blur
 from blurtrain.decoding import DECODER_VERSION
 from blurtrain.engines import Engine
+from blurtrain.errors import BackboneError
 from blurtrain.files import sha256
 from blurtrain.images import ImageSet
 from blurtrain.progress import progress, say
@@ -55,7 +58,7 @@ class FeatureStore:
             "geometry": self.geometry,
             "decoder": f"{DECODER_VERSION}, pillow {PIL.__version__}",
             "engine": self.engine,
-            "torchvision": torchvision.__version__,
+            "libraries": f"torch {torch.__version__}, torchvision {torchvision.__version__}, opencv {cv2.__version__}",
             "view": view.name,
             "blur": [view.family, view.strength, view.angle, view.border, BLUR_VERSION],
         }
@@ -105,6 +108,10 @@ def extract(
         say(f"{'reusing':<22} {distinct - total} of {distinct} stored features")
     with progress("running the backbone", total, "view") as bar:
         for view, positions, features in _shards(images, missing, engine, batch_size):
+            if not np.isfinite(features).all():
+                raise BackboneError(
+                    f"{store.backbone} gives values that are not finite: check weights and mean and std"
+                )
             tables[view].append(images.ids[positions], {"features": features})
             bar.advance(len(positions))
     return Extraction(reused=distinct - total, computed=total)

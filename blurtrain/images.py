@@ -27,6 +27,7 @@ from blurtrain.splits import deal, split
 from blurtrain.store import ID, Ids, Table, row_id
 
 SHARD_BYTES = 1 << 25  # an interrupted decoding repeats at most this much
+KEYS_AT_ONCE = 4096  # images handed to the threads together: what waits in memory
 RARE_FORMAT = 0.02  # a format below this share of the images is worth a look
 
 
@@ -124,10 +125,12 @@ def load(config: DataConfig, geometry: Geometry, cache: Path) -> ImageSet:
 
 def _keys(source: Source) -> Ids:
     """What each item is before decoding, read by several threads."""
-    indices = range(len(source.items))
+    keys = np.empty(len(source.items), ID)
     with ThreadPoolExecutor(_threads()) as pool:
         try:
-            return np.array([row_id(key) for key in pool.map(source.key, indices, chunksize=64)], ID)
+            for chunk in _chunks(np.arange(len(keys)), KEYS_AT_ONCE):
+                keys[chunk] = [row_id(key) for key in pool.map(source.key, chunk.tolist())]
+            return keys
         except OSError as error:
             raise DataError(f"{error.filename} cannot be read ({error.strerror})") from error
 
@@ -173,12 +176,13 @@ _Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # pixels, content id, width an
 def _row(source: Source, index: int, geometry: Geometry) -> _Row | str:
     try:
         image = source.decode(index)
+        pixels = geometry.apply(image)
     except (DataError, OSError) as error:
         return f"{source.items[index].name} {error}"
     content = hashlib.sha256(f"{image.width}x{image.height}".encode())
     content.update(image.tobytes())
     name = np.frombuffer(row_id(content.hexdigest()), np.uint8)
-    return geometry.apply(image), name, np.array(image.size, np.int32)
+    return pixels, name, np.array(image.size, np.int32)
 
 
 def _append(table: Table, keys: Ids, rows: list[_Row]) -> None:
@@ -219,7 +223,7 @@ def folds(images: ImageSet, count: int) -> Int64[np.ndarray, " train"]:
     groups = images.groups[images.train]
     if len(np.unique(groups)) < count:
         raise DataError(
-            f"there are {len(np.unique(groups))} different training images for head.folds {count}: "
+            f"there are {len(np.unique(groups))} different training images or groups for head.folds {count}: "
             "give more images or fewer folds"
         )
     fold = deal(images.ids[images.train], labels, groups, count)

@@ -35,7 +35,7 @@ class StackedLBFGS(torch.optim.Optimizer):
         super().__init__([points], {})
         self._points = points
         self._precondition = precondition
-        self._tolerance = tolerance
+        self.tolerance = tolerance
         self._values: Tensor | None = None
         self._gradients = torch.zeros_like(points)
         self._steps: list[Tensor] = []  # s of each pair, [problems, size], newest last
@@ -48,12 +48,12 @@ class StackedLBFGS(torch.optim.Optimizer):
         """Problems whose gradient is within the tolerance."""
         if self._values is None:
             return torch.zeros_like(self.stalled)
-        return self._gradients.abs().amax(1) <= self._tolerance
+        return self.largest_gradients <= self.tolerance
 
     @property
-    def largest_gradient(self) -> float:
-        """Largest entry of all gradients."""
-        return float(self._gradients.abs().max())
+    def largest_gradients(self) -> Float64[Tensor, " problems"]:
+        """Largest entry of each gradient."""
+        return self._gradients.abs().amax(1)
 
     @torch.no_grad()
     def step(self, objective: Objective) -> None:  # type: ignore[override]
@@ -111,20 +111,19 @@ class StackedLBFGS(torch.optim.Optimizer):
         result = gradients.clone()
         alphas = []
         scale = torch.ones(len(active), dtype=result.dtype, device=result.device)
-        pairs = [
-            (s[active], y[active], _reciprocal(c[active]))
-            for s, y, c in zip(self._steps, self._changes, self._curvatures, strict=True)
-        ]
-        for s, y, inverse in reversed(pairs):
+        pairs = list(zip(self._steps, self._changes, self._curvatures, strict=True))
+        for every_s, every_y, curvature in reversed(pairs):
+            s, y, inverse = every_s[active], every_y[active], _reciprocal(curvature[active])
             alpha = inverse * (s * result).sum(1)
             result -= alpha[:, None] * y
             alphas.append(alpha)
         if pairs:
-            s, y, inverse = pairs[-1]
+            y, inverse = pairs[-1][1][active], _reciprocal(pairs[-1][2][active])
             guess = (y * self._precondition(active, y)).sum(1)
             scale = torch.where(inverse > 0, 1 / (inverse * guess).clamp_min(1e-300), scale)
         result = scale[:, None] * self._precondition(active, result)
-        for (s, y, inverse), alpha in zip(pairs, reversed(alphas), strict=True):
+        for (every_s, every_y, curvature), alpha in zip(pairs, reversed(alphas), strict=True):
+            s, y, inverse = every_s[active], every_y[active], _reciprocal(curvature[active])
             beta = inverse * (y * result).sum(1)
             result += (alpha - beta)[:, None] * s
         return result

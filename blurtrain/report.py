@@ -9,6 +9,7 @@ from blurtrain.files import whole_file
 
 # Okabe and Ito's palette: told apart with every kind of colour blindness; the line styles also in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+SHORTFALL = 0.99  # a sampled gaussian narrower than this share of its sigma is stated with its true width
 LINES = ("o-", "s--", "^-.", "D:", "v-")
 
 Comparison = Mapping[str, Any]
@@ -67,7 +68,9 @@ def _label(view: Mapping[str, Any], comparison: Comparison) -> str:
     star = " *" if view["heavy"] else ""
     native = view["strength"] * comparison["native_pixels_per_pixel"]
     scaled = f" ({native:.1f} native)" if view["strength"] and comparison["native_pixels_per_pixel"] != 1 else ""
-    return f"{view['name']}{scaled}{star}"
+    short = view["family"] == "gaussian" and view["standard_deviation"] < SHORTFALL * view["strength"]
+    effective = f" (effective {view['standard_deviation']:.2f})" if short else ""
+    return f"{view['name']}{effective}{scaled}{star}"
 
 
 def _cells(view: Mapping[str, Any], label: str, arms: Sequence[str]) -> list[str]:
@@ -90,6 +93,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     if not comparison["heavy_mean"]:
         yield "No view is heavy: none is at least twice as wide as the strongest copy."
         return
+    if comparison["heads"] > 1:
+        yield "Heads share most of their training images: a fresh training set would change more than they show."
     yield "* heavy: at least twice as wide as the strongest copy; p of each such view is adjusted (Holm)"
     for name, other in comparison["heavy_mean"]["against_reference"].items():
         clean = comparison["views"][0]["against_reference"][name]

@@ -36,6 +36,20 @@ class Run:
         names: list[str] = self.result["classes"]
         return names
 
+    def require_inputs(self, inputs: dict[str, str]) -> None:
+        """Check that the run was made from the same images, labels, folds, backbone and engine.
+
+        Raises:
+            RunError: If one of them is another.
+        """
+        mine = self.result.get("inputs", {})
+        changed = [name for name in inputs if mine.get(name) != inputs[name]]
+        if changed:
+            raise RunError(
+                f"{self.folder} was trained with other inputs ({', '.join(changed)}), so the arms cannot be compared: "
+                "train both anew under another --name"
+            )
+
     def require_backbone(self, fingerprint: str) -> None:
         """Check that a backbone is the one that the run was trained on.
 
@@ -103,7 +117,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 - any
 
 def dump_config(config: Config) -> str:
     """A config as YAML."""
-    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(plain(config.resolved()), sort_keys=False, allow_unicode=True)
 
 
 def read_config(folder: Path) -> Config:

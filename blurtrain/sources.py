@@ -12,6 +12,7 @@ from blurtrain.config import EMBEDDED, DataConfig
 from blurtrain.decoding import SUFFIXES, decode
 from blurtrain.errors import DataError
 from blurtrain.files import file_sha256
+from blurtrain.progress import say
 
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 
@@ -91,6 +92,11 @@ class FolderSource:
         self._paths: list[Path] = []
         kinds = {folder: SPLITS.get(folder.name.lower()) for folder in _folders(root)}  # also Train, TEST
         splits: dict[Path, str] = {folder: split for folder, split in kinds.items() if split is not None}
+        if not {"train", "test"} & set(splits.values()):
+            splits = {}  # a class may well be called `valid`
+        elif len(splits) < len(kinds):
+            others = ", ".join(folder.name for folder in kinds if folder not in splits)
+            say(f"note: {others} beside the split folders of {root} is left out")
         places: dict[Path, str | None] = {**splits} if splits else {root: None}
         found = [
             (split, folder, path)
@@ -136,7 +142,10 @@ class FolderSource:
 
 
 def _folders(place: Path) -> list[Path]:
-    return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+    try:
+        return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{place} cannot be read ({error.strerror}): mend its permissions") from error
 
 
 def _image_files(folder: Path) -> list[Path]:

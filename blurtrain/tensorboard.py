@@ -1,6 +1,7 @@
 """Event files: the same tags in every arm, so that the curves of baseline and augmented overlay."""
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,11 @@ class _Events:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._aside = folder / ".partial-events"
 
     def __enter__(self) -> SummaryWriter:
-        shutil.rmtree(self._aside, ignore_errors=True)
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=self._folder))
             self._writer = SummaryWriter(str(self._aside))
         except OSError as error:
             raise self._unwritable(error) from error
@@ -109,7 +110,7 @@ class _Events:
             self._writer.close()
             if kind is None:
                 for old in self._folder.glob("events.out.tfevents.*"):
-                    old.unlink()
+                    old.unlink(missing_ok=True)
                 for new in self._aside.iterdir():
                     new.replace(self._folder / new.name)
         except OSError as error:

@@ -15,7 +15,7 @@ from blurtrain import backbones, engines, features, heads, images, runs, sweep, 
 from blurtrain.blur import blur_pixels
 from blurtrain.chatter import silence
 from blurtrain.config import CLEAN, Blur, Config, plain
-from blurtrain.files import whole_file, write_json, write_text
+from blurtrain.files import sha256, whole_file, write_json, write_text
 from blurtrain.progress import say
 from blurtrain.version import VERSION
 
@@ -55,6 +55,25 @@ def prepare(config: Config) -> Prepared:
     )
 
 
+def inputs_of(config: Config, ready: Prepared) -> dict[str, str]:
+    """Hashes of all that arms must share to be compared: images with labels and folds, backbone, and engine."""
+    loaded = ready.images
+    training, validation = _masks(config, loaded)
+    positions = np.r_[loaded.train, loaded.validation]
+    return {
+        "training": sha256(
+            loaded.ids[positions].tobytes(),
+            loaded.labels[positions].tobytes(),
+            training.tobytes(),
+            validation.tobytes(),
+        ),
+        "test": sha256(loaded.ids[loaded.test].tobytes(), loaded.labels[loaded.test].tobytes()),
+        "backbone": ready.fingerprint,
+        "geometry": ready.store.geometry,
+        "engine": ready.engine.name,
+    }
+
+
 def train(config: Config, ready: Prepared) -> Path:
     """Train every head of one arm and evaluate it on the sweep.
 
@@ -74,6 +93,8 @@ def train(config: Config, ready: Prepared) -> Path:
     wanted = _wanted(config, ready.images)
     extraction = features.extract(ready.images, wanted, ready.engine, ready.store, config.batch_size)
     fit = _fit(config, ready)
+    if not fit.converged:
+        say(f"warning: the heads are not at their optimum (gradient {fit.largest_gradient:.1e}): raise head.tolerance")
     if _at_edge(config, fit):
         say(f"note: the chosen l2 {fit.l2:g} is at the edge of head.l2: candidates beyond it might do better")
     _save_head(folder / "head.safetensors", {"weight": fit.refit.weights[0], "bias": fit.refit.bias[0]})
@@ -146,8 +167,10 @@ def _sweep(config: Config, ready: Prepared, fit: heads.Fit) -> list[sweep.SweepR
         np.concatenate([fit.folds.weights, fit.refit.weights]), np.concatenate([fit.folds.bias, fit.refit.bias])
     )
 
+    tables = {view: ready.store.table(view) for view in config.test_views}
+
     def logits(view: Blur, block: slice) -> Float64[np.ndarray, "heads images classes"]:
-        return joined.logits(ready.store.read(view, loaded, loaded.test[block]))
+        return joined.logits(tables[view].read(loaded.ids[loaded.test[block]], "features"))
 
     path = folder / "predictions.parquet"
     sweep.write_predictions(
@@ -210,9 +233,11 @@ def _result(config: Config, ready: Prepared, fit: heads.Fit, extraction: feature
             "at_edge_of_grid": _at_edge(config, fit),
             "iterations": fit.iterations,
             "largest_gradient": fit.largest_gradient,
+            "converged": fit.converged,
             "heads": len(fit.folds.bias),
         },
         "engine": ready.engine.name,
+        "inputs": inputs_of(config, ready),
         "forward_passes": asdict(extraction),
         "versions": {
             "blurtrain": VERSION,

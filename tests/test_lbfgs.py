@@ -73,7 +73,7 @@ def test_quadratic_ends_at_its_minimum(condition: float) -> None:
     run(optimizer, problem)
     assert bool(optimizer.converged.all())
     torch.testing.assert_close(points.detach(), problem.minima, rtol=0, atol=1e-8)  # modulus of convexity 1
-    assert optimizer.largest_gradient <= 1e-9
+    assert optimizer.largest_gradients.max() <= 1e-9
 
 
 def test_exact_inverse_hessian_needs_one_step() -> None:
