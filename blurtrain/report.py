@@ -68,9 +68,7 @@ def _label(view: Mapping[str, Any], comparison: Comparison) -> str:
     star = " *" if view["heavy"] else ""
     native = view["strength"] * comparison["native_pixels_per_pixel"]
     scaled = f" ({native:.1f} native)" if view["strength"] and comparison["native_pixels_per_pixel"] != 1 else ""
-    short = view["family"] == "gaussian" and view["standard_deviation"] < SHORTFALL * view["strength"]
-    effective = f" (effective {view['standard_deviation']:.2f})" if short else ""
-    return f"{view['name']}{effective}{scaled}{star}"
+    return f"{view['name']}{scaled}{star}"
 
 
 def _cells(view: Mapping[str, Any], label: str, arms: Sequence[str]) -> list[str]:
@@ -95,6 +93,10 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         return
     if comparison["heads"] > 1:
         yield "Heads share most of their training images: a fresh training set would change more than they show."
+    for view in comparison["views"]:
+        effective = view["standard_deviation"]
+        if view["family"] == "gaussian" and effective < SHORTFALL * view["strength"]:
+            yield f"{view['name']}: sampled at whole pixels, its standard deviation is {effective:.2f} px."
     yield "* heavy: at least twice as wide as the strongest copy; p of each such view is adjusted (Holm)"
     for name, other in comparison["heavy_mean"]["against_reference"].items():
         clean = comparison["views"][0]["against_reference"][name]

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from blurtrain.errors import StoreError
 from blurtrain.sweep import SweepRow
 
 STEPS_PER_PIXEL = 100  # TensorBoard's steps are integers: a blur of 1.5 px stands at step 150
+ABANDONED = 600  # seconds after which what a killed process was writing is removed
 SWEPT = ("accuracy", "macro_accuracy", "nll", "ece")
 
 
@@ -99,6 +101,9 @@ class _Events:
     def __enter__(self) -> SummaryWriter:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            for left in self._folder.glob(".partial-*/"):
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(left, ignore_errors=True)
             self._aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=self._folder))
             self._writer = SummaryWriter(str(self._aside))
         except OSError as error:

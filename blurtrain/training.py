@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 from safetensors.numpy import save_file
 
-from blurtrain import backbones, engines, features, heads, images, runs, sweep, tensorboard
+from blurtrain import backbones, engines, features, fitting, heads, images, runs, sweep, tensorboard
 from blurtrain.blur import blur_pixels
 from blurtrain.chatter import silence
 from blurtrain.config import CLEAN, Blur, Config, plain
@@ -128,12 +128,12 @@ def _wanted(config: Config, loaded: images.ImageSet) -> dict[Blur, Int64[np.ndar
     }
 
 
-def _fit(config: Config, ready: Prepared) -> heads.Fit:
+def _fit(config: Config, ready: Prepared) -> fitting.Fit:
     loaded = ready.images
     positions = np.r_[loaded.train, loaded.validation]
     training, validation = _masks(config, loaded)
     copies = len(config.train_views)
-    return heads.fit(
+    return fitting.fit(
         np.concatenate([ready.store.read(view, loaded, positions) for view in config.train_views]),
         np.tile(loaded.labels[positions], copies),
         np.tile(training, copies),  # a copy stays with its original
@@ -144,7 +144,7 @@ def _fit(config: Config, ready: Prepared) -> heads.Fit:
     )
 
 
-def _at_edge(config: Config, fit: heads.Fit) -> bool:
+def _at_edge(config: Config, fit: fitting.Fit) -> bool:
     return len(config.head.l2) > 1 and fit.l2 in (min(config.head.l2), max(config.head.l2))
 
 
@@ -160,7 +160,7 @@ def _masks(
     return ~validation, validation
 
 
-def _sweep(config: Config, ready: Prepared, fit: heads.Fit) -> list[sweep.SweepRow]:
+def _sweep(config: Config, ready: Prepared, fit: fitting.Fit) -> list[sweep.SweepRow]:
     """Write predictions of all heads on all views, and the metrics made from them."""
     loaded, folder = ready.images, config.run_folder
     joined = heads.Heads(
@@ -193,7 +193,7 @@ def _save_head(path: Path, tensors: Mapping[str, Float32[np.ndarray, "..."]]) ->
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
 
 
-def _write_events(config: Config, ready: Prepared, fit: heads.Fit, rows: list[sweep.SweepRow]) -> None:
+def _write_events(config: Config, ready: Prepared, fit: fitting.Fit, rows: list[sweep.SweepRow]) -> None:
     pixels = ready.images.read_pixels(ready.images.test[:SAMPLES])
     tensorboard.write_run(
         config.run_folder,
@@ -210,7 +210,7 @@ def _write_events(config: Config, ready: Prepared, fit: heads.Fit, rows: list[sw
     )
 
 
-def _result(config: Config, ready: Prepared, fit: heads.Fit, extraction: features.Extraction) -> dict[str, Any]:
+def _result(config: Config, ready: Prepared, fit: fitting.Fit, extraction: features.Extraction) -> dict[str, Any]:
     """The contents of run.json."""
     loaded, backbone = ready.images, ready.backbone
     shapes = {"head.weight": list(fit.refit.weights[0].shape), "head.bias": list(fit.refit.bias[0].shape)}

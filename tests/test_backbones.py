@@ -174,7 +174,6 @@ def test_config_replaces_the_weights_own_preprocessing() -> None:
     config = BackboneConfig(resize=80, crop=72, mean=mean, std=std)
     expected = Preprocessing(Geometry(80, 72, "BILINEAR"), mean, std)
     assert backbones.load(config).preprocessing == expected
-    assert backbones.preprocessing_of(config) == expected
 
 
 # Weight files

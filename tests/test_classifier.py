@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from blurtrain import backbones, engines, heads, images, training
+from blurtrain import backbones, engines, fitting, images, training
 from blurtrain.blur import blur_pixels
 from blurtrain.classifier import BlurClassifier, ImageBatch, ImageDataModule, ViewDataset
 from blurtrain.config import (
@@ -335,7 +335,7 @@ def test_folds_heads_are_fitted_on_the_other_folds_alone(
     for fold in range(tiny.head.folds):
         rows = digits.train[folds != fold]
         every = np.ones((1, len(rows) * len(tiny.train_views)), bool)
-        alone = heads.fit(
+        alone = fitting.fit(
             np.concatenate([store.read(view, digits, rows) for view in tiny.train_views]),
             np.tile(digits.labels[rows], len(tiny.train_views)),
             every,

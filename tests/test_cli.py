@@ -250,7 +250,9 @@ def test_folders_that_cannot_be_used(fails: Fails, tmp_path: Path, counts: dict[
 def test_fewer_images_than_folds(fails: Fails, tmp_path: Path) -> None:
     photos(tmp_path / "photos", {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1})
     sentence = fails("compare", "--data.root", "photos", steps=True)
-    assert sentence == "there are 4 different training images for head.folds 5: give more images or fewer folds"
+    assert (
+        sentence == "there are 4 different training images or groups for head.folds 5: give more images or fewer folds"
+    )
 
 
 def test_a_truncated_image_is_named_before_any_training(fails: Fails, tmp_path: Path) -> None:

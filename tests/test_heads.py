@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from blurtrain import heads
+from blurtrain import fitting, heads
 from blurtrain.config import HeadConfig
-from blurtrain.heads import ConvexHeads, FeatureBatch, FeatureDataModule, Fit, Heads
+from blurtrain.fitting import Fit
+from blurtrain.heads import ConvexHeads, FeatureBatch, FeatureDataModule, Heads
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -21,7 +22,7 @@ TOLERANCE = 1e-6  # so tight that what is left of the gradient shows in no compa
 
 
 class Data(NamedTuple):
-    """An arm's rows, as `heads.fit` takes them."""
+    """An arm's rows, as `fitting.fit` takes them."""
 
     features: np.ndarray
     labels: np.ndarray
@@ -33,7 +34,7 @@ class Data(NamedTuple):
         return int(self.labels.max()) + 1
 
     def fit(self, l2: tuple[float, ...] = (0.1,), tolerance: float = TOLERANCE) -> Fit:
-        return heads.fit(*self, classes=self.classes, l2=l2, tolerance=tolerance)
+        return fitting.fit(*self, classes=self.classes, l2=l2, tolerance=tolerance)
 
     def rows(self, rows: np.ndarray) -> "Data":
         """Some rows, in any order, any number of times."""

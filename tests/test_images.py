@@ -207,7 +207,7 @@ def test_fewer_images_than_folds_are_refused(class_folder: Path, read: Callable[
     with pytest.raises(DataError) as caught:
         folds(read(class_folder), 40)
     assert str(caught.value) == (
-        "there are 27 different training images for head.folds 40: give more images or fewer folds"
+        "there are 27 different training images or groups for head.folds 40: give more images or fewer folds"
     )
 
 

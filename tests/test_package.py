@@ -21,7 +21,7 @@ LADDER = [
     *("version", "errors", "config", "files", "chatter", "progress"),
     *("kernels", "blur", "metrics", "inference", "lbfgs", "store"),
     *("decoding", "glyphs", "sources", "splits", "images"),
-    *("glyphnet", "backbones", "engines", "features", "heads"),
+    *("glyphnet", "backbones", "engines", "features", "heads", "fitting"),
     *("runs", "classifier", "sweep", "comparison", "report", "tensorboard"),
     *("training", "experiment", "pretrain", "cli"),
 ]

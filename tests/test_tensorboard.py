@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,7 @@ def test_an_interrupted_writing_keeps_the_file_that_was_there(tmp_path: Path, mo
 def test_what_a_killed_process_left_does_not_show(tmp_path: Path) -> None:
     (tmp_path / ".partial-events").mkdir()
     (tmp_path / ".partial-events" / "events.out.tfevents.1.host").write_bytes(b"half")
+    os.utime(tmp_path / ".partial-events", (0, 0))
     write(tmp_path)
     assert len(list(tmp_path.rglob("*tfevents*"))) == 1
 

@@ -1,0 +1,136 @@
+"""Fit an arm's heads with a Lightning trainer: every fold, every candidate penalty, and the refit for use."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+
+from blurtrain.heads import ConvexHeads, FeatureBatch, FeatureDataModule, Heads
+from blurtrain.progress import Progress, progress
+
+MAX_ITERATIONS = 1000
+WORTH_THREADS = 2e8  # multiplications of one pass over the rows: about 10 ms on one core
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the fit of an arm gives.
+
+    Args:
+        folds: One head a fold, or the one head of a given validation split.
+        refit: One head fitted on all training rows with the chosen penalty.
+        l2: The chosen penalty: the one with the lowest mean validation loss.
+        candidates: For each candidate penalty its validation figures, averaged over folds.
+        iterations: Of the solver.
+        largest_gradient: What is left of the gradient, over the heads that are kept.
+        converged: Whether that is within the tolerance.
+        curves: Training loss, validation loss and accuracy of the chosen penalty, one row an iteration.
+    """
+
+    folds: Heads
+    refit: Heads
+    l2: float
+    candidates: list[dict[str, float]]
+    iterations: int
+    largest_gradient: float
+    converged: bool
+    curves: list[dict[str, float]]
+
+
+class _CountEnded(Callback):
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+
+    def on_train_batch_end(self, _trainer: Trainer, module: LightningModule, *_: Any) -> None:  # noqa: ANN401
+        assert isinstance(module, ConvexHeads)
+        self._bar.advance(module.ended - self._bar.done)
+
+
+def fit(
+    features: Float32[np.ndarray, "rows features"],
+    labels: Int64[np.ndarray, " rows"],
+    training: Bool[np.ndarray, "splits rows"],
+    validation: Bool[np.ndarray, "splits rows"],
+    *,
+    classes: int,
+    l2: tuple[float, ...],
+    tolerance: float,
+) -> Fit:
+    """Fit every split with every candidate penalty, choose the penalty on validation rows, and refit.
+
+    Args:
+        features: Of all rows that the arm has: clean, then copies.
+        labels: Class of each row.
+        training: Which rows each split is fitted on.
+        validation: Which rows each split is validated on.
+        classes: Number of classes.
+        l2: Candidate penalties.
+        tolerance: As in `ConvexHeads`.
+    """
+    # The last split is the refit: all that any split is fitted on, validated on nothing.
+    refit = training.any(0, keepdims=True)
+    data = FeatureDataModule(
+        features, labels, np.concatenate([training, refit]), np.concatenate([validation, np.zeros_like(refit)])
+    )
+    module = ConvexHeads(data.batch, classes, l2, tolerance)
+    with _threads_for(module, data.batch), progress("fitting heads", len(module.l2), "head") as bar:
+        _run(quiet_trainer(MAX_ITERATIONS, [_CountEnded(bar)]), module, data)
+    splits, candidates = len(training), len(l2)
+    history = torch.stack(module.history).numpy().reshape(-1, 3, splits + 1, candidates)
+    means = history[:, :, :splits].mean(2)
+    chosen = int(means[-1, 1].argmin()) if module.chosen is None else module.chosen
+    names = ("train_nll", "validation_nll", "validation_accuracy")
+    return Fit(
+        folds=module.heads([split * candidates + chosen for split in range(splits)]),
+        refit=module.heads([splits * candidates + chosen]),
+        l2=l2[chosen],
+        candidates=[
+            {"l2": value, **{name: float(means[-1, i, c]) for i, name in enumerate(names)}}
+            for c, value in enumerate(l2)
+        ],
+        iterations=len(module.history),
+        largest_gradient=module.largest_gradient,
+        converged=module.converged,
+        curves=[{name: float(row[i, chosen]) for i, name in enumerate(names)} for row in means],
+    )
+
+
+@contextmanager
+def _threads_for(module: ConvexHeads, batch: FeatureBatch) -> Iterator[None]:
+    """One thread for small problems: handing each operation to several costs more than it gives."""
+    before = torch.get_num_threads()
+    multiplications = batch.features.numel() * module.points.shape[0] * module.classes
+    torch.set_num_threads(1 if multiplications < WORTH_THREADS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(trainer: Trainer, module: LightningModule, data: LightningDataModule) -> None:
+    """Fit; an interruption stays one, where Lightning would ignore further ones and exit with code 1."""
+    try:
+        trainer.fit(module, data)
+    except SystemExit as error:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from error
+
+
+def quiet_trainer(epochs: int, callbacks: list[Callback]) -> Trainer:
+    """A Lightning trainer without its own bar, logger, checkpoints and tips."""
+    return Trainer(
+        max_epochs=epochs,
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",  # Apple's MPS has no float64
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+    )
