@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blurtrain import features, heads, images, sources, training
+from blurtrain import features, fitting, images, sources, training
 from blurtrain.config import CLEAN, Blur, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
 from blurtrain.sources import GlyphSource
 
@@ -125,7 +125,7 @@ class Watched:
         self.fit: dict[str, Any] = {}
         self._wrap(monkeypatch, features, "extract", self._note_extraction)
         self._wrap(monkeypatch, features.FeatureStore, "read", self._note_reading)
-        self._wrap(monkeypatch, heads, "fit", self._note_fit)
+        self._wrap(monkeypatch, fitting, "fit", self._note_fit)
 
     def _wrap(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, note: Callable[..., None]) -> None:
         inner = getattr(owner, name)
