@@ -177,7 +177,7 @@ class HeadConfig:
 
     l2: tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     folds: int = 5
-    tolerance: float = 1e-4
+    tolerance: float = 1e-5
 
     def __post_init__(self) -> None:
         _require(len(self.l2) > 0, "head.l2", "a list of at least one number", list(self.l2))
