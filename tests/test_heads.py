@@ -380,7 +380,7 @@ def test_chosen_penalty_has_the_lowest_mean_validation_loss() -> None:
     assert grid[0] < fit.l2 < grid[-1]  # neither the training loss nor the strongest penalty chose it
     assert [row["l2"] for row in fit.candidates] == list(grid)
     assert [row["validation_nll"] for row in fit.candidates] == pytest.approx(
-        losses, abs=1e-4
+        losses, abs=1e-3
     )  # at SELECTION times the tolerance
     training = [row["train_nll"] for row in fit.candidates]
     assert training == sorted(training)
