@@ -17,7 +17,7 @@ from blurtrain.config import CLEAN, Blur
 from blurtrain.errors import RunError
 from blurtrain.files import file_sha256
 from blurtrain.kernels import is_heavy, kernel
-from blurtrain.sweep import TOP_K, ViewPredictions, read_predictions
+from blurtrain.sweep import ViewPredictions, head_metrics, read_predictions
 from blurtrain.version import VERSION
 
 JsonValue = Any  # what json.dumps takes
@@ -161,7 +161,7 @@ def _compare_view(
             name: {
                 **_arm(correct[name].astype(np.float64), read.groups),
                 "correct": [int(count) for count in correct[name].sum(1)],
-                **_further_metrics(read.predictions[name], classes),
+                **head_metrics(read.predictions[name], classes),
             }
             for name in arms.runs
         },
@@ -182,19 +182,6 @@ def _arm(correct: Float64[np.ndarray, "heads images"], groups: Shaped[np.ndarray
     return {
         "accuracy": float(correct.mean()),
         "ci95": [_number(float(np.clip(bound, 0, 1))) for bound in against_nothing.ci95],  # clip keeps NaN
-    }
-
-
-def _further_metrics(predictions: ViewPredictions, classes: int) -> dict[str, JsonValue]:
-    folds = predictions.folds
-    correct = predictions.correct[folds]
-    refit = predictions.correct[[i for i in range(len(predictions.heads)) if i not in folds]]
-    return {
-        "macro_accuracy": float(metrics.macro_accuracy(correct, predictions.labels, classes).mean()),
-        "top5_accuracy": float(metrics.top_k(predictions.rank[folds], TOP_K).mean()) if classes > 2 * TOP_K else None,
-        "nll": float(metrics.negative_log_likelihood(predictions.probability[folds]).mean()),
-        "ece": float(np.mean(metrics.expected_calibration_error(predictions.confidence[folds], correct))),
-        "accuracy_refit": float(refit.mean()) if len(refit) else None,
     }
 
 

@@ -199,13 +199,23 @@ class SweepRow:
     accuracy_refit: float
 
 
-def metrics_of(predictions: ViewPredictions, view: Blur, classes: int, native_scale: float) -> SweepRow:
-    """The metrics of one view."""
+def head_metrics(predictions: ViewPredictions, classes: int) -> dict[str, float | None]:
+    """What a run and a comparison both report of a view beside its accuracy: means over the folds' heads."""
     folds = predictions.folds
     correct = predictions.correct[folds]
-    accuracies: Float[np.ndarray, " heads"] = metrics.accuracy(correct)
-    ece = metrics.expected_calibration_error(predictions.confidence[folds], correct)
-    refit = predictions.heads.index(REFIT)
+    refit = predictions.correct[[i for i in range(len(predictions.heads)) if i not in folds]]
+    return {
+        "macro_accuracy": float(metrics.macro_accuracy(correct, predictions.labels, classes).mean()),
+        "top5_accuracy": float(metrics.top_k(predictions.rank[folds], TOP_K).mean()) if classes > 2 * TOP_K else None,
+        "nll": float(metrics.negative_log_likelihood(predictions.probability[folds]).mean()),
+        "ece": float(np.mean(metrics.expected_calibration_error(predictions.confidence[folds], correct))),
+        "accuracy_refit": float(refit.mean()) if len(refit) else None,
+    }
+
+
+def metrics_of(predictions: ViewPredictions, view: Blur, classes: int, native_scale: float) -> SweepRow:
+    """The metrics of one view."""
+    accuracies: Float[np.ndarray, " heads"] = metrics.accuracy(predictions.correct[predictions.folds])
     return SweepRow(
         view=view.name,
         family=view.family,
@@ -213,14 +223,10 @@ def metrics_of(predictions: ViewPredictions, view: Blur, classes: int, native_sc
         strength_native=view.strength * native_scale,
         angle=view.angle,
         images=len(predictions.labels),
-        heads=len(folds),
+        heads=len(accuracies),
         accuracy=float(accuracies.mean()),
-        accuracy_sd=float(accuracies.std(ddof=1)) if len(folds) > 1 else 0.0,
-        macro_accuracy=float(metrics.macro_accuracy(correct, predictions.labels, classes).mean()),
-        top5_accuracy=(float(metrics.top_k(predictions.rank[folds], TOP_K).mean()) if classes > 2 * TOP_K else None),
-        nll=float(metrics.negative_log_likelihood(predictions.probability[folds]).mean()),
-        ece=float(np.mean(ece)),
-        accuracy_refit=float(metrics.accuracy(predictions.correct[refit])),
+        accuracy_sd=float(accuracies.std(ddof=1)) if len(accuracies) > 1 else 0.0,
+        **head_metrics(predictions, classes),  # type: ignore[arg-type]
     )
 
 
