@@ -6,9 +6,10 @@ Names are imported when they are first used, so that `import blurtrain` stays fa
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from blurtrain.config import Blur, BlurGrid, Config
+from blurtrain.config import BlurGrid, Config
 from blurtrain.errors import BlurtrainError
 from blurtrain.version import VERSION
+from blurtrain.views import Blur
 
 if TYPE_CHECKING:
     from blurtrain.backbones import FrozenBackbone

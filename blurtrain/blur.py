@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Float32, Float64, UInt8
 from torch import Tensor
 
-from blurtrain.config import CLEAN, Blur, Border
 from blurtrain.kernels import kernel
+from blurtrain.views import CLEAN, Blur, Border
 
 _OPENCV_BORDERS = {
     "reflect101": cv2.BORDER_REFLECT_101,

@@ -16,9 +16,9 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from blurtrain.backbones import FrozenBackbone, load, read_weights
 from blurtrain.blur import blur_pixels
-from blurtrain.config import CLEAN, Blur
 from blurtrain.images import ImageSet
 from blurtrain.runs import load_run
+from blurtrain.views import CLEAN, Blur
 
 
 class ImageBatch(NamedTuple):

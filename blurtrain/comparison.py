@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Float64, Shaped
 
 from blurtrain import inference, metrics, runs
-from blurtrain.config import CLEAN, Blur
 from blurtrain.errors import RunError
 from blurtrain.files import file_sha256
 from blurtrain.kernels import is_heavy, kernel
 from blurtrain.sweep import ViewPredictions, head_metrics, read_predictions
 from blurtrain.version import VERSION
+from blurtrain.views import CLEAN, Blur
 
 JsonValue = Any  # what json.dumps takes
 

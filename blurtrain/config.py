@@ -9,12 +9,16 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from blurtrain.errors import ConfigError
+from blurtrain.kernels import FAMILIES
+from blurtrain.views import CLEAN, Blur, Border
 
-Border = Literal["reflect101", "symmetric", "replicate", "circular", "zero"]
-Family = Literal["gaussian"]
+if TYPE_CHECKING:
+    Family = str
+else:
+    Family = Literal[tuple(FAMILIES)]
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 EMBEDDED = "glyphs"  # the image set that needs no files
@@ -29,60 +33,49 @@ def _finite(value: float) -> bool:
     return not isinstance(value, bool) and math.isfinite(value)
 
 
-@dataclass(frozen=True, order=True)
-class Blur:
-    """One blur: a family at one strength, in pixels at the network's input resolution.
-
-    Strength 0 is no blur, whatever the family; `CLEAN` is its one representation.
-    """
-
-    family: str = "clean"
-    strength: float = 0.0
-    angle: float | None = None
-    border: Border = "reflect101"
-
-    @property
-    def name(self) -> str:
-        """What tables and pictures call it, such as ``gaussian 2``."""
-        if self == CLEAN:
-            return "clean"
-        angle = "" if self.angle is None else f" at {self.angle:g} degrees"
-        border = "" if self.border == "reflect101" else f" {self.border}"
-        return f"{self.family} {self.strength:g}{angle}{border}"
-
-    @property
-    def slug(self) -> str:
-        """The same as part of a file name, such as ``gaussian-2``."""
-        return self.name.replace(" ", "-")
-
-
-CLEAN = Blur()
-
-
 @dataclass(frozen=True)
 class BlurGrid:
     """One blur family at several strengths.
 
     Args:
         family: Kind of kernel.
-        strengths: Pixels at the network's input resolution; 0 is the clean view.
+        strengths: Pixels at the network's input resolution, 0 is the clean view; what they measure differs by family
+            (`blurtrain.kernels.FAMILIES`). For psf network pixels in a pixel of the file, 1 where they are left out.
         border: How the image continues beyond its edge.
+        angle: Of a family that has one, in degrees, counter-clockwise from the right; 0 where it is left out.
+        file: The measured point-spread function of psf: a .npy file or an image.
     """
 
     family: Family = "gaussian"
     strengths: tuple[float, ...] = ()
     border: Border = "reflect101"
+    angle: float | None = None
+    file: str | None = None
 
     def __post_init__(self) -> None:
-        given = bool(self.strengths)  # None where YAML has nothing behind the key
-        _require(given, "strengths", "a list of at least one number", list(self.strengths or ()))
-        for strength in self.strengths:
-            _require(_finite(strength) and 0 <= strength <= 1000, "strength", "a number from 0 to 1000 px", strength)
-        _require(len(set(self.strengths)) == len(self.strengths), "strengths", "all different", list(self.strengths))
+        known = FAMILIES[self.family]
+        strengths = self.strengths or ()  # None where YAML has nothing behind the key
+        _require(bool(strengths) or known.from_file, "strengths", "a list of at least one number", list(strengths))
+        for strength in strengths:
+            fits = _finite(strength) and (strength == 0 or known.allows(strength))
+            _require(fits, f"strength of {self.family}", known.allowed, strength)
+        _require(len(set(strengths)) == len(strengths), "strengths", "all different", list(strengths))
+        _require(self.angle is None or known.directed, "angle", f"left out: {self.family} has none", self.angle)
+        _require(self.angle is None or _finite(self.angle), "angle", "a finite number of degrees", self.angle)
+        wanted = "a .npy file or an image" if known.from_file else f"left out: {self.family} needs none"
+        _require(bool(self.file) == known.from_file, "file", wanted, self.file)
 
     def blurs(self) -> tuple[Blur, ...]:
         """The blurs of this grid, in its order."""
-        return tuple(CLEAN if s == 0 else Blur(self.family, float(s), None, self.border) for s in self.strengths)
+        angle = float(self.angle or 0) % 360 if FAMILIES[self.family].directed else None
+        return tuple(
+            CLEAN if strength == 0 else Blur(self.family, float(strength), angle, self.border, self.file)
+            for strength in self.strengths or (1.0,)
+        )
+
+    def resolved(self) -> "BlurGrid":
+        """The same with an absolute path."""
+        return self if self.file is None else replace(self, file=str(Path(self.file).resolve()))
 
 
 @dataclass(frozen=True)
@@ -136,7 +129,8 @@ class BackboneConfig:
 
     Args:
         name: ``glyphnet`` (embedded) or a classification network of torchvision.
-        weights: ``embedded``, a torchvision weights name such as IMAGENET1K_V1, or a .safetensors, .pth or .pt file.
+        weights: ``embedded``, a torchvision weights name such as IMAGENET1K_V1, a .safetensors, .pth or .pt file, or
+            ``none`` for random weights, which is only good for trying things out.
         sha256: What the weights file must hash to.
         resize: Shorter side in pixels before the crop, instead of the weights' own.
         crop: Side of the square that the network sees, instead of the weights' own.
@@ -189,6 +183,34 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class MinibatchConfig:
+    """How the head is trained on images instead of stored features, where ``cache`` is false.
+
+    Args:
+        epochs: Passes over the training images; the copies of the augmented arm make each of its epochs longer.
+        learning_rate: Of AdamW.
+        weight_decay: Of AdamW.
+        seed: Of the order of the images and of random augmentation.
+        workers: Processes that prepare batches; 0 is the main one. They change no result.
+    """
+
+    epochs: int = 10
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    seed: int = 0
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.epochs <= 10_000, "minibatch.epochs", "from 1 to 10000", self.epochs)
+        rate = self.learning_rate
+        _require(_finite(rate) and 0 < rate <= 10, "minibatch.learning_rate", "above 0 and at most 10", rate)
+        decay = self.weight_decay
+        _require(_finite(decay) and 0 <= decay <= 10, "minibatch.weight_decay", "from 0 to 10", decay)
+        _require(0 <= self.seed < 2**63, "minibatch.seed", "0 or more", self.seed)
+        _require(0 <= self.workers <= 256, "minibatch.workers", "from 0 to 256", self.workers)
+
+
+@dataclass(frozen=True)
 class Config:
     """One arm of a comparison.
 
@@ -200,10 +222,12 @@ class Config:
         copies: Blurred copies that join the training images; none is the baseline.
         sweep: Blurs of the test split.
         head: The retrained head.
+        minibatch: How the head is trained where ``cache`` is false.
         engine: What runs the frozen backbone; auto is ONNX Runtime on a CPU and torch on a GPU.
         batch_size: Images in one forward pass.
         runs: Folder of runs and comparisons.
-        cache: Folder of decoded pixels and features; safe to delete at any time.
+        cache: Folder of decoded pixels and features, safe to delete at any time; or false, which stores nothing,
+            decodes and blurs the images anew in every epoch, and trains the head by mini-batches.
     """
 
     name: str | None = None
@@ -212,10 +236,11 @@ class Config:
     copies: tuple[BlurGrid, ...] = (BlurGrid("gaussian", (0.5, 1.0)),)
     sweep: tuple[BlurGrid, ...] = (BlurGrid("gaussian", (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)),)
     head: HeadConfig = field(default_factory=HeadConfig)
+    minibatch: MinibatchConfig = field(default_factory=MinibatchConfig)
     engine: Literal["auto", "onnxruntime", "torch"] = "auto"
     batch_size: int = 32
     runs: Path = Path("runs")
-    cache: Path = Path("cache")
+    cache: Literal[False] | Path = Path("cache")
 
     def __post_init__(self) -> None:
         _require(1 <= self.batch_size <= 4096, "batch_size", "from 1 to 4096", self.batch_size)
@@ -226,6 +251,10 @@ class Config:
         for key, views in (("copies", self.train_views), ("sweep", self.test_views)):
             names = [replace(view, border="reflect101").name for view in views]
             _require(len(set(names)) == len(names), key, "blurs that differ by 0.001 px and have one border", names)
+        is_folder = self.cache is False or str(self.cache).lower() not in ("", "true", "false", "none", "null")
+        _require(is_folder, "cache", "a folder or false", str(self.cache))
+        fits = self.cache is not False or self.engine != "onnxruntime"
+        _require(fits, "engine", "auto or torch where cache is false, because training runs in torch", self.engine)
         _require(len(self.test_views) > 1, "sweep", "at least one blur with a strength above 0", list(self.sweep))
 
     @property
@@ -270,11 +299,24 @@ class Config:
             root = str(Path(root).resolve())
         if weights.endswith(WEIGHT_SUFFIXES):
             weights = str(Path(weights).resolve())
-        return replace(self, data=replace(self.data, root=root), backbone=replace(self.backbone, weights=weights))
+        return replace(
+            self,
+            data=replace(self.data, root=root),
+            backbone=replace(self.backbone, weights=weights),
+            copies=tuple(grid.resolved() for grid in self.copies),
+            sweep=tuple(grid.resolved() for grid in self.sweep),
+        )
 
     def identity(self) -> dict[str, Any]:
-        """What decides the result: all but names, places and the batch size, as plain YAML values."""
-        return {key: value for key, value in plain(self.resolved()).items() if key not in _NOT_IDENTITY}
+        """What decides the result: all but names, places and what does not matter, as plain YAML values."""
+        values = {key: value for key, value in plain(self.resolved()).items() if key not in _NOT_IDENTITY}
+        values["cache"] = self.cache is not False
+        if self.cache is False:
+            values["batch_size"] = self.batch_size
+            del values["minibatch"]["workers"], values["head"]["l2"], values["head"]["tolerance"]
+        else:
+            del values["minibatch"]
+        return values
 
 
 _NOT_IDENTITY = ("name", "runs", "cache", "batch_size")

@@ -15,7 +15,6 @@ from jaxtyping import Float32, Int64
 
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.blur import blur_pixels
-from blurtrain.config import Blur
 from blurtrain.decoding import DECODER_VERSION
 from blurtrain.engines import Engine
 from blurtrain.errors import BackboneError
@@ -23,6 +22,7 @@ from blurtrain.files import sha256
 from blurtrain.images import ImageSet
 from blurtrain.progress import progress, say
 from blurtrain.store import Table
+from blurtrain.views import Blur
 
 BLUR_VERSION = 1  # raise it when the same blur would give other pixels
 SHARD_ROWS = 512  # an interrupted extraction repeats at most this many forward passes

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Complex128, Float64
 
-from blurtrain.config import Blur
+from blurtrain.views import CLEAN, Blur
 
 TRUNCATE = 4.0  # standard deviations: the cut tail of a gaussian is below 7e-5
+MOST = 1000.0  # px: the largest strength
 HEAVY = 2.0  # a test view is heavy from twice the spread of the strongest copy
 
 
@@ -66,19 +67,60 @@ def gaussian(sigma: float) -> Kernel:
     return Kernel(taps, taps)
 
 
-# To add a family: one function, one line here and one in `config.Family`.
-FAMILIES: dict[str, Callable[[float], Kernel]] = {"gaussian": gaussian}
-SPREADS: dict[str, Callable[[float], float]] = {"clean": lambda _: 0.0, "gaussian": lambda sigma: sigma}
+def box(width: float) -> Kernel:
+    """The mean over a square of pixels.
+
+    Args:
+        width: Side in px, odd, or the image would be shifted by half a pixel.
+    """
+    taps = np.full(round(width), 1 / round(width))
+    return Kernel(taps, taps)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of blur.
+
+    Args:
+        kernel: Makes the kernel of a blur.
+        spread: Nominal standard deviation of that kernel along its widest direction, px.
+        strength: What the strength measures.
+        allowed: The legal range in words, with 0 for no blur.
+        allows: Whether a strength above 0 is legal.
+        directed: Whether it has an angle.
+        from_file: Whether it reads a file.
+    """
+
+    kernel: Callable[[Blur], Kernel]
+    spread: Callable[[Blur], float]
+    strength: str
+    allowed: str = f"a number from 0 to {MOST:g} px"
+    allows: Callable[[float], bool] = lambda strength: 0 < strength <= MOST
+    directed: bool = False
+    from_file: bool = False
+
+
+# To add a family: one function and one entry here.
+FAMILIES: dict[str, Family] = {
+    "gaussian": Family(lambda blur: gaussian(blur.strength), lambda blur: blur.strength, "sigma"),
+    "box": Family(
+        lambda blur: box(blur.strength),
+        lambda blur: math.sqrt((blur.strength**2 - 1) / 12),
+        "width",
+        allowed="0 or an odd whole number of px from 3 to 999",
+        allows=lambda strength: 3 <= strength <= MOST and strength % 2 == 1,
+    ),
+}
 
 
 def kernel(blur: Blur) -> Kernel:
     """The kernel of a blur with a strength above 0."""
-    return FAMILIES[blur.family](blur.strength)
+    return FAMILIES[blur.family].kernel(blur)
 
 
 def spread(blur: Blur) -> float:
     """Nominal standard deviation of the kernel in px: what slight and heavy are measured by."""
-    return SPREADS[blur.family](blur.strength)
+    return 0.0 if blur == CLEAN else FAMILIES[blur.family].spread(blur)
 
 
 def is_heavy(view: Blur, copies: tuple[Blur, ...]) -> bool:

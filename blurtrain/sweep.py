@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Shaped
 
 from blurtrain import metrics
-from blurtrain.config import Blur
 from blurtrain.errors import RunError
 from blurtrain.files import whole_file
+from blurtrain.views import Blur
 
 REFIT = "refit"
 TOP_K = 5  # reported where there are more than twice as many classes

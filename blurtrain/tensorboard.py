@@ -13,9 +13,9 @@ from jaxtyping import Float32
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from blurtrain.config import Blur
 from blurtrain.errors import StoreError
 from blurtrain.sweep import SweepRow
+from blurtrain.views import Blur
 
 STEPS_PER_PIXEL = 100  # TensorBoard's steps are integers: a blur of 1.5 px stands at step 150
 ABANDONED = 600  # seconds after which what a killed process was writing is removed

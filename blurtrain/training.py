@@ -14,10 +14,11 @@ from safetensors.numpy import save_file
 from blurtrain import backbones, engines, features, fitting, heads, images, runs, sweep, tensorboard
 from blurtrain.blur import blur_pixels
 from blurtrain.chatter import silence
-from blurtrain.config import CLEAN, Blur, Config, plain
+from blurtrain.config import Config, plain
 from blurtrain.files import sha256, whole_file, write_json, write_text
 from blurtrain.progress import say
 from blurtrain.version import VERSION
+from blurtrain.views import CLEAN, Blur
 
 EXPORT_CHECK_IMAGES = 8  # real images on which a new export of the backbone is compared with torch
 SAMPLES = 4  # test images shown in TensorBoard
@@ -43,6 +44,7 @@ def prepare(config: Config) -> Prepared:
         StoreError: If the store cannot be read or written.
     """
     silence()
+    assert config.cache is not False
     images.check_source(config.data)  # bad folders are told before the backbone is read
     backbone = backbones.load(config.backbone)
     loaded = images.load(config.data, backbone.preprocessing.geometry, config.cache)

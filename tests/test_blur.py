@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from blurtrain import kernels
 from blurtrain.blur import blur, blur_pixels, border_matrix
-from blurtrain.config import CLEAN, Blur, BlurGrid, Border
+from blurtrain.config import BlurGrid
 from blurtrain.kernels import Kernel, gaussian
+from blurtrain.views import CLEAN, Blur, Border
 
 SCIPY_MODES: dict[Border, str] = {
     "reflect101": "mirror",
@@ -91,7 +92,7 @@ def test_lopsided_kernel_moves_every_kind_of_image_the_same_way(
     border: Border, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lopsided = Kernel(np.array([0.7, 0.2, 0.1]), np.array([0, 0, 0.3, 0.3, 0.4]))
-    monkeypatch.setitem(kernels.FAMILIES, "lopsided", lambda _: lopsided)
+    monkeypatch.setitem(kernels.FAMILIES, "lopsided", kernels.Family(lambda _: lopsided, lambda _: 1.0, "nothing"))
     view = Blur("lopsided", 1.0, None, border)
     pixels = random_pixels(1, 3, 12, 14)
     double = blur(torch.from_numpy(pixels / 255), view)

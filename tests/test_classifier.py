@@ -20,18 +20,10 @@ from torchmetrics.classification import MulticlassAccuracy
 from blurtrain import backbones, engines, fitting, images, training
 from blurtrain.blur import blur_pixels
 from blurtrain.classifier import BlurClassifier, ImageBatch, ImageDataModule, ViewDataset
-from blurtrain.config import (
-    CLEAN,
-    BackboneConfig,
-    Blur,
-    BlurGrid,
-    Config,
-    DataConfig,
-    GlyphsConfig,
-    HeadConfig,
-)
+from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
 from blurtrain.errors import RunError
 from blurtrain.runs import load_run
+from blurtrain.views import CLEAN, Blur
 from tests.conftest import EMBEDDED
 
 pytestmark = [
@@ -79,6 +71,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.fixture
 def digits(tiny: Config) -> images.ImageSet:
+    assert tiny.cache is not False
     return images.load(tiny.data, backbones.load(tiny.backbone).preprocessing.geometry, tiny.cache)
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from blurtrain import cli
 from blurtrain.cli import COMMANDS, main
 from blurtrain.config import Config
+from blurtrain.kernels import FAMILIES
 from blurtrain.version import VERSION
 
 Fails = Callable[..., str]
@@ -136,6 +137,10 @@ def test_print_config_is_a_config_that_can_be_given_back(capsys: pytest.CaptureF
 # words that are not understood
 
 
+STRENGTH = "strength of gaussian must be a number from 0 to 1000 px"
+FAMILY_SENTENCE = f"family: must be one of {', '.join(map(repr, FAMILIES))}, got: vox"
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -152,10 +157,16 @@ def test_print_config_is_a_config_that_can_be_given_back(capsys: pytest.CaptureF
         (["train", "--engine", "tf"], "engine: must be one of 'auto', 'onnxruntime', 'torch', got: tf"),
         (["train", "--backbone.mean", "[1, 2]"], "backbone.mean: must be a list of 3, got: [1, 2]"),
         (["train", "--head.folds", "1"], "head.folds must be from 2 to 100, got 1"),
-        (["train", "--copies", "[{strengths: [-1]}]"], "strength must be a number from 0 to 1000 px, got -1.0"),
-        (["train", "--copies", "[{strengths: [.nan]}]"], "strength must be a number from 0 to 1000 px, got nan"),
+        (
+            ["train", "--copies", "[{strengths: [-1]}]"],
+            "strength of gaussian must be a number from 0 to 1000 px, got -1.0",
+        ),
+        (
+            ["train", "--copies", "[{strengths: [.nan]}]"],
+            "strength of gaussian must be a number from 0 to 1000 px, got nan",
+        ),
         (["train", "--copies", "[{strengths: [0]}]"], "copies must be blurs with a strength above 0, got 0"),
-        (["train", "--copies", "[{family: box, strengths: [1]}]"], "family: must be one of 'gaussian', got: box"),
+        (["train", "--copies", "[{family: vox, strengths: [1]}]"], FAMILY_SENTENCE),
         (["train", "--copies", "[{strength: [1]}]"], "key 'strength' is not known: did you mean 'strengths'?"),
         (["train", "--copies", "1"], "copies: must be a list, got: 1"),
         (["train", "--sweep", "[]"], "sweep must be at least one blur with a strength above 0, got []"),
@@ -391,6 +402,7 @@ def test_cache_shows_every_table(experiment: Config, capsys: pytest.CaptureFixtu
 
 
 def test_cache_prunes_what_is_asked(experiment: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert experiment.cache is not False
     shutil.copytree(experiment.cache, tmp_path / "cache")
     tables = set(Path("cache").rglob("table.json"))
     assert main(["cache", "--unused_for", "1"]) == 0

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from blurtrain import comparison, experiment, runs, sweep
-from blurtrain.config import CLEAN, Blur, BlurGrid, Config
+from blurtrain.config import BlurGrid, Config
 from blurtrain.errors import RunError
 from blurtrain.files import write_json, write_text
+from blurtrain.views import CLEAN, Blur
 
 Correct = Sequence[Sequence[int]]  # 1 or 0, one row a head
 

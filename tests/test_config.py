@@ -9,27 +9,18 @@ from typing import Any
 import pytest
 import yaml
 
-from blurtrain.config import (
-    CLEAN,
-    BackboneConfig,
-    Blur,
-    BlurGrid,
-    Config,
-    DataConfig,
-    GlyphsConfig,
-    HeadConfig,
-    plain,
-)
+from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, plain
 from blurtrain.errors import ConfigError
+from blurtrain.views import CLEAN, Blur
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (BlurGrid, {}, "strengths must be a list of at least one number, got []"),
-    (BlurGrid, {"strengths": (-1.0,)}, "strength must be a number from 0 to 1000 px, got -1.0"),
-    (BlurGrid, {"strengths": (1.0, 1000.5)}, "strength must be a number from 0 to 1000 px, got 1000.5"),
-    (BlurGrid, {"strengths": (math.nan,)}, "strength must be a number from 0 to 1000 px, got nan"),
-    (BlurGrid, {"strengths": (math.inf,)}, "strength must be a number from 0 to 1000 px, got inf"),
+    (BlurGrid, {"strengths": (-1.0,)}, "strength of gaussian must be a number from 0 to 1000 px, got -1.0"),
+    (BlurGrid, {"strengths": (1.0, 1000.5)}, "strength of gaussian must be a number from 0 to 1000 px, got 1000.5"),
+    (BlurGrid, {"strengths": (math.nan,)}, "strength of gaussian must be a number from 0 to 1000 px, got nan"),
+    (BlurGrid, {"strengths": (math.inf,)}, "strength of gaussian must be a number from 0 to 1000 px, got inf"),
     (BlurGrid, {"strengths": (1.0, 2.0, 1.0)}, "strengths must be all different, got [1.0, 2.0, 1.0]"),
     (GlyphsConfig, {"train": 9}, "data.glyphs.train must be at least 10, got 9"),
     (GlyphsConfig, {"test": 0}, "data.glyphs.test must be at least 10, got 0"),

@@ -12,13 +12,14 @@ import torch
 
 from blurtrain import backbones, features
 from blurtrain.blur import blur_pixels
-from blurtrain.config import CLEAN, BackboneConfig, Blur, DataConfig, GlyphsConfig
+from blurtrain.config import BackboneConfig, DataConfig, GlyphsConfig
 from blurtrain.decoding import Geometry
 from blurtrain.engines import TorchEngine
 from blurtrain.errors import StoreError
 from blurtrain.features import Extraction, FeatureStore, extract, store_for
 from blurtrain.images import ImageSet, load
 from blurtrain.store import Table
+from blurtrain.views import CLEAN, Blur
 from tests.conftest import fill_classes, photograph
 
 GEOMETRY = Geometry(18, 16)

@@ -9,8 +9,9 @@ import scipy.ndimage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blurtrain.config import CLEAN, Blur, Config
+from blurtrain.config import Config
 from blurtrain.kernels import Kernel, gaussian, is_heavy, kernel, spread
+from blurtrain.views import CLEAN, Blur
 
 SIGMAS = st.floats(0.01, 60)
 LOPSIDED = Kernel(np.array([0.2, 0.5, 0.3]), np.array([0.1, 0, 0.6, 0.3, 0]))

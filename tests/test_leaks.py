@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from blurtrain import features, fitting, images, sources, training
-from blurtrain.config import CLEAN, Blur, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
+from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
 from blurtrain.sources import GlyphSource
+from blurtrain.views import CLEAN, Blur
 
 COPY = Blur("gaussian", 1.0)
 

@@ -18,8 +18,8 @@ HEAVY = ("torch", "torchvision", "pytorch_lightning", "onnxruntime", "albumentat
 
 # Ground floor first: a module imports only modules that stand before it, inside functions too.
 LADDER = [
-    *("version", "errors", "config", "files", "chatter", "progress"),
-    *("kernels", "blur", "metrics", "inference", "lbfgs", "store"),
+    *("version", "errors", "views", "kernels", "config", "files", "chatter", "progress"),
+    *("blur", "metrics", "inference", "lbfgs", "store"),
     *("decoding", "glyphs", "sources", "splits", "images"),
     *("glyphnet", "backbones", "engines", "features", "heads", "fitting"),
     *("runs", "classifier", "sweep", "comparison", "report", "tensorboard"),

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import blurtrain
 from blurtrain import runs
-from blurtrain.config import BackboneConfig, BlurGrid, Border, Config, DataConfig, GlyphsConfig, HeadConfig, plain
+from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, plain
 from blurtrain.errors import RunError
+from blurtrain.views import Border
 
 UNUSUAL = Config(
     name="Größe: 3 $ #1 'x' \"y\"",

@@ -16,8 +16,9 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accur
 from torchmetrics.functional.classification import binary_calibration_error
 
 from blurtrain import sweep
-from blurtrain.config import CLEAN, Blur, Config
+from blurtrain.config import Config
 from blurtrain.errors import RunError
+from blurtrain.views import CLEAN, Blur
 
 COLUMNS = ["image", "group", "view", "family", "strength", "angle", "border", "head", "label", "predicted"]
 COLUMNS += ["probability", "confidence", "margin", "rank"]

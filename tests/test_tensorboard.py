@@ -13,9 +13,10 @@ from tensorboard.plugins.hparams import metadata  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
 from blurtrain import report, tensorboard, training
-from blurtrain.config import CLEAN, Blur, Config
+from blurtrain.config import Config
 from blurtrain.errors import StoreError
 from blurtrain.sweep import SweepRow
+from blurtrain.views import CLEAN, Blur
 
 METRICS = ("accuracy", "macro_accuracy", "nll", "ece")
 
