@@ -1,26 +1,38 @@
-"""Apply a blur to images: on a CPU by OpenCV's separable filter where it can, elsewhere as two matrix products.
+"""Apply a blur to images, exactly: the kernel's own weights and border, whatever the strength.
 
-Both are exact: the same taps, the same border, whatever the strength. OpenCV is several times faster on a
-CPU; a matrix product is what a GPU does best, and its cost does not grow with the strength.
+On a CPU each colour plane is filtered by itself in one thread, by OpenCV's sliding filters or by a Fourier transform,
+so that an image comes out the same in any batch and with any number of threads. On other devices, in double precision
+and where a gradient is wanted, separable kernels are two matrix products and the others sums of shifted images or
+Fourier transforms. Which way is taken depends on the kernel and the sizes alone; docs/blurs.md has the measurements.
 """
 
-from functools import lru_cache
+import math
+from functools import lru_cache, reduce
 
 import cv2
 import numpy as np
+import scipy.fft
 import torch
-from jaxtyping import Float, Float32, Float64, UInt8
+from jaxtyping import Complex128, Float, Float32, Float64, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
+from blurtrain.convolution import Kernel, Separable
 from blurtrain.kernels import kernel
 from blurtrain.views import CLEAN, Blur, Border
 
+DIRECT_TAPS = 128  # from more weights above 0 on, a Fourier transform is faster than OpenCV's filter
+SHIFTED_TAPS = 12  # from more on, it is faster than adding up shifted tensors
+PIECE = 128  # from 130 on, cv2.filter2D takes a Fourier transform of its own, zeros included
 _OPENCV_BORDERS = {
     "reflect101": cv2.BORDER_REFLECT_101,
     "symmetric": cv2.BORDER_REFLECT,
     "replicate": cv2.BORDER_REPLICATE,
+    "circular": cv2.BORDER_WRAP,
     "zero": cv2.BORDER_CONSTANT,
 }
+
+Planes = Float32[np.ndarray, "planes height width"]
 
 
 def blur_pixels(
@@ -28,7 +40,10 @@ def blur_pixels(
 ) -> Float32[np.ndarray, "batch channel height width"]:
     """Blurred images in [0, 1] from stored pixels in [0, 255], on the CPU; nothing is rounded to 8 bit.
 
-    The division by 255 rides along in the taps of one axis.
+    The division by 255 rides along in the kernel.
+
+    Raises:
+        ConfigError: If the blur's file cannot be read or holds no point-spread function.
     """
     if view == CLEAN:
         return pixels.astype(np.float32) / np.float32(255)
@@ -42,6 +57,7 @@ def blur(
 
     Raises:
         ValueError: If the images are not floating point.
+        ConfigError: If the blur's file cannot be read or holds no point-spread function.
     """
     if not images.is_floating_point():
         raise ValueError(f"images must be floating point, got {images.dtype}")
@@ -49,33 +65,189 @@ def blur(
         return images
     if images.device.type == "cpu" and images.dtype == torch.float32 and not images.requires_grad:
         return torch.from_numpy(_filter(images.numpy(), view, scale=1.0))
-    rows, columns = _matrices(view, images.shape[-2], images.shape[-1])
-    vertical = torch.from_numpy(rows).to(images)
-    horizontal = torch.from_numpy(columns).to(images)
-    return vertical @ images @ horizontal.mT
+    # Taps in half precision would not sum to 1, and autocast would make them so.
+    exact = images if images.dtype == torch.float64 else images.float()
+    made = kernel(view)
+    with torch.autocast(images.device.type, enabled=False):
+        if isinstance(made, Separable):
+            blurred = _products(exact, made, view.border)
+        elif _taps(made) <= SHIFTED_TAPS:
+            blurred = _shifts(exact, made, view.border)
+        else:
+            blurred = _transforms(exact, made, view.border)
+    return blurred.to(images.dtype)
 
 
 def _filter(images: np.ndarray, view: Blur, scale: float) -> Float32[np.ndarray, "batch channel height width"]:
     """Each colour plane by itself, which needs no change of memory layout and gives one result in any batch."""
-    height, width = images.shape[-2:]
-    shape = kernel(view)
-    horizontal = shape.horizontal[::-1].astype(np.float32)  # OpenCV correlates, a blur convolves
-    vertical = (shape.vertical[::-1] * scale).astype(np.float32)
+    made = kernel(view)
     blurred = np.empty(images.shape, np.float32)
-    planes = zip(images.reshape(-1, height, width), blurred.reshape(-1, height, width), strict=True)
-    # OpenCV's filters do not wrap around, and read wrong pixels where the kernel is wider than the image.
-    if view.border == "circular" or len(vertical) // 2 >= height or len(horizontal) // 2 >= width:
-        rows, columns = _matrices(view, height, width)
-        left, right = (rows * scale).astype(np.float32), columns.astype(np.float32)
+    stack = math.prod(images.shape[:2]), *images.shape[2:]
+    planes, targets = images.reshape(stack), blurred.reshape(stack)
+    if isinstance(made, Separable):
+        _separable(planes, targets, made, view.border, scale)
+    elif _taps(made) <= DIRECT_TAPS:
+        _direct(planes, targets, made, view.border, scale)
+    else:
+        _fourier(planes, targets, made, view.border, scale)
+    return blurred
+
+
+def _separable(planes: np.ndarray, targets: Planes, made: Separable, border: Border, scale: float) -> None:
+    (rows, columns), (height, width) = made.shape, planes.shape[1:]
+    if not _is_opencvs(made, border, height, width):
+        vertical, horizontal = _matrices(made, height, width, border)
+        left, right = (vertical * scale).astype(np.float32), horizontal.astype(np.float32)
         nothing = np.empty(0, np.float32)  # gemm would add it to the product
-        for plane, target in planes:
+        for plane, target in zip(planes, targets, strict=True):
             half = np.asarray(cv2.gemm(left, plane.astype(np.float32), 1, nothing, 0))
             target[:] = cv2.gemm(half, right, 1, nothing, 0, flags=cv2.GEMM_2_T)
-        return blurred
-    border = _OPENCV_BORDERS[view.border]
-    for plane, target in planes:
-        cv2.sepFilter2D(plane, cv2.CV_32F, horizontal, vertical, dst=target, borderType=border)
-    return blurred
+        return
+    rule = _OPENCV_BORDERS[border]
+    if _is_flat(made.vertical) and _is_flat(made.horizontal):
+        share = np.float32(scale / (rows * columns))
+        for plane, target in zip(planes, targets, strict=True):  # running sums, in whole numbers or double precision
+            cv2.boxFilter(plane, cv2.CV_32F, (columns, rows), dst=target, normalize=False, borderType=rule)
+            target *= share
+        return
+    across = made.horizontal[::-1].astype(np.float32)  # OpenCV correlates, a blur convolves
+    down = (made.vertical[::-1] * scale).astype(np.float32)
+    for plane, target in zip(planes, targets, strict=True):
+        cv2.sepFilter2D(plane, cv2.CV_32F, across, down, dst=target, borderType=rule)
+
+
+def _is_opencvs(made: Kernel, border: Border, height: int, width: int) -> bool:
+    """OpenCV's filters do not wrap around; for a kernel wider than the image a matrix of its size is less work."""
+    rows, columns = made.shape
+    return border != "circular" and rows // 2 < height and columns // 2 < width
+
+
+def _is_flat(taps: Float64[np.ndarray, " taps"]) -> bool:
+    """Whether all weights are equal but for rounding."""
+    return bool(np.ptp(taps) <= 1e-12 * taps.max())
+
+
+def _taps(made: Kernel) -> int:
+    return int(np.count_nonzero(made.weights))
+
+
+def _padded(plane: np.ndarray, made: Kernel, border: Border) -> Float32[np.ndarray, "rows columns"]:
+    """The plane continued far enough that every weight finds a pixel; any border, any size."""
+    top, left = (n // 2 for n in made.shape)
+    return np.asarray(cv2.copyMakeBorder(plane, top, top, left, left, _OPENCV_BORDERS[border])).astype(np.float32)
+
+
+def _direct(planes: np.ndarray, targets: Planes, made: Kernel, border: Border, scale: float) -> None:
+    """OpenCV's filter, which visits the weights above 0 alone, a long line in pieces that it does not transform."""
+    height, width = planes.shape[1:]
+    if made.weights.size <= PIECE and _is_opencvs(made, border, height, width):
+        taps = (made.weights[::-1, ::-1] * scale).astype(np.float32)  # OpenCV correlates
+        for plane, target in zip(planes, targets, strict=True):
+            floats = plane.astype(np.float32)  # from 8 bit OpenCV is up to four times slower
+            cv2.filter2D(floats, cv2.CV_32F, taps, dst=target, borderType=_OPENCV_BORDERS[border])
+        return
+    pieces = _pieces(made, scale)
+    for plane, target in zip(planes, targets, strict=True):
+        padded = _padded(plane, made, border)
+        target[:] = 0
+        for row, column, taps in pieces:
+            window = padded[row : row + height + taps.shape[0] - 1, column : column + width + taps.shape[1] - 1]
+            part = cv2.filter2D(window, cv2.CV_32F, taps, anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
+            target += part[:height, :width]
+
+
+Piece = tuple[int, int, Float32[np.ndarray, "_ _"]]
+
+
+@lru_cache(maxsize=32)
+def _pieces(made: Kernel, scale: float) -> list[Piece]:
+    """The mirrored kernel in rectangles: the row and the column where each begins, and its weights."""
+    return _cut((made.weights[::-1, ::-1] * scale).astype(np.float32), 0, 0)
+
+
+def _cut(taps: Float32[np.ndarray, "rows columns"], row: int, column: int) -> list[Piece]:
+    """Halve what is too large, and leave out what is empty."""
+    rows, columns = (np.flatnonzero(taps.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return []
+    taps = taps[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    row, column = row + int(rows[0]), column + int(columns[0])
+    height, width = taps.shape
+    if taps.size <= PIECE:
+        return [(row, column, np.ascontiguousarray(taps))]
+    if height > width:
+        half = height // 2
+        return _cut(taps[:half], row, column) + _cut(taps[half:], row + half, column)
+    half = width // 2
+    return _cut(taps[:, :half], row, column) + _cut(taps[:, half:], row, column + half)
+
+
+def _fourier(planes: np.ndarray, targets: Planes, made: Kernel, border: Border, scale: float) -> None:
+    (rows, columns), (height, width) = made.shape, planes.shape[1:]
+    size = _fast_size(made, height, width)
+    transfer = (_transfer(made, size) * scale).astype(np.complex64)
+    for plane, target in zip(planes, targets, strict=True):
+        spectrum = scipy.fft.rfft2(_padded(plane, made, border), size)
+        spectrum *= transfer
+        # What wrapped around the torus lies in the first rows and columns, before the image.
+        target[:] = scipy.fft.irfft2(spectrum, size)[rows - 1 : rows - 1 + height, columns - 1 : columns - 1 + width]
+
+
+def _fast_size(made: Kernel, height: int, width: int) -> tuple[int, int]:
+    """Of a torus that holds the padded image: what wraps around stays within its margin."""
+    rows, columns = made.shape
+    return scipy.fft.next_fast_len(height + rows - 1, True), scipy.fft.next_fast_len(width + columns - 1, True)
+
+
+@lru_cache(maxsize=16)
+def _transfer(made: Kernel, size: tuple[int, int]) -> Complex128[np.ndarray, "rows columns"]:
+    """Transform of the kernel with its first weight at the origin."""
+    return np.asarray(scipy.fft.rfft2(made.weights, size))
+
+
+def _products(
+    images: Float[Tensor, "batch channel height width"], made: Separable, border: Border
+) -> Float[Tensor, "batch channel height width"]:
+    vertical, horizontal = _matrices(made, images.shape[-2], images.shape[-1], border)
+    return torch.from_numpy(vertical).to(images) @ images @ torch.from_numpy(horizontal).to(images).mT
+
+
+def _shifts(
+    images: Float[Tensor, "batch channel height width"], made: Kernel, border: Border
+) -> Float[Tensor, "batch channel height width"]:
+    """A sum of moved images, each an elementwise product: no convolution of a GPU that rounds to TF32."""
+    height, width = images.shape[-2:]
+    padded, mirrored = _padded_tensor(images, made, border), made.weights[::-1, ::-1]
+    moved = (
+        float(mirrored[row, column]) * padded[..., row : row + height, column : column + width]
+        for row, column in np.argwhere(mirrored)
+    )
+    return reduce(torch.add, moved)
+
+
+def _transforms(
+    images: Float[Tensor, "batch channel height width"], made: Kernel, border: Border
+) -> Float[Tensor, "batch channel height width"]:
+    (rows, columns), (height, width) = made.shape, images.shape[-2:]
+    size = _fast_size(made, height, width)
+    spectrum = torch.fft.rfft2(_padded_tensor(images, made, border), size)
+    transfer = torch.from_numpy(_transfer(made, size)).to(spectrum)
+    blurred: Tensor = torch.fft.irfft2(spectrum * transfer, size)
+    return blurred[..., rows - 1 :, columns - 1 :][..., :height, :width]
+
+
+def _padded_tensor(
+    images: Float[Tensor, "batch channel height width"], made: Kernel, border: Border
+) -> Float[Tensor, "batch channel rows columns"]:
+    """By indices: `torch.nn.functional.pad` knows neither every border nor margins wider than the image."""
+    top, left = (n // 2 for n in made.shape)
+    if border == "zero":
+        return F.pad(images, (left, left, top, top))
+    rows, columns = (
+        torch.from_numpy(_sources(n, pad, border)).to(images.device)
+        for n, pad in zip(images.shape[-2:], (top, left), strict=True)
+    )
+    return images.index_select(-2, rows).index_select(-1, columns)
 
 
 def _sources(n: int, pad: int, border: Border) -> np.ndarray:
@@ -107,9 +279,5 @@ def border_matrix(taps: Float64[np.ndarray, " taps"], n: int, border: Border) ->
 
 
 @lru_cache(maxsize=32)
-def _matrices(view: Blur, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    shape = kernel(view)
-    return (
-        border_matrix(shape.vertical, height, view.border),
-        border_matrix(shape.horizontal, width, view.border),
-    )
+def _matrices(made: Separable, height: int, width: int, border: Border) -> tuple[np.ndarray, np.ndarray]:
+    return border_matrix(made.vertical, height, border), border_matrix(made.horizontal, width, border)

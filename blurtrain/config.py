@@ -245,8 +245,8 @@ class Config:
     def __post_init__(self) -> None:
         _require(1 <= self.batch_size <= 4096, "batch_size", "from 1 to 4096", self.batch_size)
         if self.name is not None:
-            is_name = self.name.strip(". ") != "" and not set(self.name) & set("/\\\0")
-            _require(is_name, "name", "a file name without slashes", self.name)
+            is_name = self.name.strip(". ") != "" and not set(self.name) & set("/\\") and self.name.isprintable()
+            _require(is_name, "name", "a file name without slashes and control characters", self.name)
         _require(CLEAN not in _expand(self.copies), "copies", "blurs with a strength above 0", 0)
         for key, views in (("copies", self.train_views), ("sweep", self.test_views)):
             names = [replace(view, border="reflect101").name for view in views]

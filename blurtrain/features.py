@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import PIL
+import scipy
 import torch
 import torchvision
 from jaxtyping import Float32, Int64
@@ -20,7 +21,8 @@ from blurtrain.engines import Engine
 from blurtrain.errors import BackboneError
 from blurtrain.files import sha256
 from blurtrain.images import ImageSet
-from blurtrain.progress import progress, say
+from blurtrain.kernels import content
+from blurtrain.progress import Progress, progress, say
 from blurtrain.store import Table
 from blurtrain.views import Blur
 
@@ -58,9 +60,10 @@ class FeatureStore:
             "geometry": self.geometry,
             "decoder": f"{DECODER_VERSION}, pillow {PIL.__version__}",
             "engine": self.engine,
-            "libraries": f"torch {torch.__version__}, torchvision {torchvision.__version__}, opencv {cv2.__version__}",
+            "libraries": f"torch {torch.__version__}, torchvision {torchvision.__version__}, "
+            f"opencv {cv2.__version__}, scipy {scipy.__version__}",
             "view": view.name,
-            "blur": [view.family, view.strength, view.angle, view.border, BLUR_VERSION],
+            "blur": [view.family, view.strength, view.angle, view.border, BLUR_VERSION, *filter(None, [content(view)])],
         }
         group = f"{self.backbone}-{self.fingerprint[:8]}"
         return Table(self.cache / "features" / group / f"{view.slug}-{sha256(repr(key))[:8]}", key)
@@ -108,13 +111,35 @@ def extract(
         say(f"{'reusing':<22} {distinct - total} of {distinct} stored features")
     with progress("running the backbone", total, "view") as bar:
         for view, positions, features in _shards(images, missing, engine, batch_size):
-            if not np.isfinite(features).all():
-                raise BackboneError(
-                    f"{store.backbone} gives values that are not finite: check weights and mean and std"
-                )
+            _require_finite(features)
             tables[view].append(images.ids[positions], {"features": features})
             bar.advance(len(positions))
     return Extraction(reused=distinct - total, computed=total)
+
+
+def compute(
+    images: ImageSet, positions: Positions, view: Blur, engine: Engine, batch_size: int, bar: Progress
+) -> Float32[np.ndarray, "_ features"]:
+    """Features of some images in one view, stored nowhere.
+
+    Raises:
+        BackboneError: If a feature is not finite.
+    """
+    batches = _ahead(_blurred(images, [(view, positions)], batch_size))
+    parts = []
+    try:
+        for _ in range(0, len(positions), batch_size):
+            parts.append(engine(next(batches)))
+            _require_finite(parts[-1])
+            bar.advance(len(parts[-1]))
+    finally:
+        batches.close()
+    return np.concatenate(parts)
+
+
+def _require_finite(features: Float32[np.ndarray, "_ features"]) -> None:
+    if not np.isfinite(features).all():
+        raise BackboneError("the backbone gives values that are not finite: check weights and mean and std")
 
 
 def _missing(images: ImageSet, positions: Positions, table: Table) -> Positions:

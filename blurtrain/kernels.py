@@ -1,59 +1,23 @@
-"""Blur kernels: their taps, norms and spectra, in float64 and without torch."""
+"""The families of blurs and their kernels: to add one, a function and an entry in the table."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Complex128, Float64
 
+from blurtrain import psf
+from blurtrain.convolution import Kernel, Separable, Taps, Weights, from_weights
 from blurtrain.views import CLEAN, Blur
 
 TRUNCATE = 4.0  # standard deviations: the cut tail of a gaussian is below 7e-5
 MOST = 1000.0  # px: the largest strength
 HEAVY = 2.0  # a test view is heavy from twice the spread of the strongest copy
+TOUCH = 1e-9  # px: a line that passes a pixel's corner closer than this does not enter the pixel
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """A separable blur kernel: the outer product of two odd-length, non-negative taps that sum to 1."""
-
-    vertical: Float64[np.ndarray, " rows"]
-    horizontal: Float64[np.ndarray, " columns"]
-
-    @property
-    def weights(self) -> Float64[np.ndarray, "rows columns"]:
-        """The two-dimensional kernel."""
-        return np.outer(self.vertical, self.horizontal)
-
-    @property
-    def l1(self) -> float:
-        """Sum of absolute weights: 1 for every blur."""
-        return float(np.abs(self.vertical).sum() * np.abs(self.horizontal).sum())
-
-    @property
-    def standard_deviation(self) -> float:
-        """Of the taps as sampled, in px, averaged over the two axes (root mean square)."""
-        variances = [_variance(taps) for taps in (self.vertical, self.horizontal)]
-        return math.sqrt(sum(variances) / 2)
-
-    def spectrum(self, height: int, width: int) -> Complex128[np.ndarray, "height width"]:
-        """Fourier transform on a torus of that many pixels, with the kernel's centre at the origin."""
-        return np.outer(_spectrum(self.vertical, height), _spectrum(self.horizontal, width))
-
-
-def _variance(taps: Float64[np.ndarray, " taps"]) -> float:
-    offsets = np.arange(len(taps)) - len(taps) // 2
-    return float((taps * offsets**2).sum() - (taps * offsets).sum() ** 2)
-
-
-def _spectrum(taps: Float64[np.ndarray, " taps"], n: int) -> Complex128[np.ndarray, " n"]:
-    wrapped = np.zeros(n)
-    np.add.at(wrapped, (np.arange(len(taps)) - len(taps) // 2) % n, taps)
-    return np.fft.fft(wrapped)
-
-
-def gaussian(sigma: float) -> Kernel:
+def gaussian(sigma: float) -> Separable:
     """A gaussian sampled at whole pixels, as scipy and OpenCV do, radius ceil(4 sigma), normalised.
 
     Args:
@@ -64,17 +28,106 @@ def gaussian(sigma: float) -> Kernel:
     offsets = np.arange(-radius, radius + 1)
     taps = np.exp(-0.5 * (offsets / sigma) ** 2)
     taps /= taps.sum()
-    return Kernel(taps, taps)
+    return Separable(taps, taps)
 
 
-def box(width: float) -> Kernel:
+def box(width: float) -> Separable:
     """The mean over a square of pixels.
 
     Args:
         width: Side in px, odd, or the image would be shifted by half a pixel.
     """
     taps = np.full(round(width), 1 / round(width))
-    return Kernel(taps, taps)
+    return Separable(taps, taps)
+
+
+def defocus(radius: float) -> Kernel:
+    """An evenly lit disk, the image of a point out of focus: each weight is the disk's exact area in that pixel.
+
+    Within one quadrant the area above x is y(x) = sqrt(r^2 - x^2), whose antiderivative is
+    (x sqrt(r^2 - x^2) + r^2 asin(x / r)) / 2.
+
+    Args:
+        radius: In px, above 0; up to 0.5 px the disk lies within one pixel and blurs nothing.
+    """
+    reach = max(math.ceil(radius - 0.5), 0)
+    high = np.arange(reach + 1) + 0.5
+    low = (high - 1).clip(0)  # the axes halve the pixels they pass through
+    top, bottom = high[:, None], low[:, None]
+
+    def under_the_arc(x: np.ndarray) -> np.ndarray:
+        x = x.clip(0, radius)
+        return (x * np.sqrt(radius**2 - x**2) + radius**2 * np.arcsin(x / radius)) / 2
+
+    inside = np.sqrt((radius**2 - top**2).clip(0)).clip(low, high)  # up to here a pixel's whole height is lit
+    touched = np.sqrt((radius**2 - bottom**2).clip(0)).clip(low, high)  # and up to here a part of it
+    arc = under_the_arc(touched) - under_the_arc(inside) - bottom * (touched - inside)
+    quadrant = ((top - bottom) * (inside - low) + arc).clip(0)
+    quadrant[0] *= 2
+    quadrant[:, 0] *= 2
+    quadrant = (quadrant + quadrant.T) / 2  # rounding apart they are equal: now to the last bit
+    return from_weights(np.pad(quadrant, [(reach, 0)] * 2, mode="reflect") if reach else quadrant)
+
+
+def motion(length: float, angle: float) -> Kernel:
+    """A straight, even motion: each weight is the exact length of the line within that pixel.
+
+    Args:
+        length: Of the whole line in px, above 0; its middle is the origin. A line of up to 1 px along an axis, or
+            1.41 px along a diagonal, lies within one pixel and blurs nothing.
+        angle: Degrees counter-clockwise from the right, as seen on the picture.
+    """
+    quarters, rest = divmod(angle % 180, 90)
+    slope = math.radians(min(rest, 90 - rest))  # from 0 to 45 degrees; all else is a mirror image
+    across, up = math.cos(slope), math.sin(slope)
+    edges = [np.arange(0.5, length / 2 * step) / step for step in (across, up) if step > 0]
+    crossings = np.sort(np.concatenate([[0], *edges, [length / 2]]))
+    lengths, middles = np.diff(crossings), (crossings[1:] + crossings[:-1]) / 2
+    entered = lengths > min(TOUCH, length / 4)
+    lengths, middles = lengths[entered], middles[entered]
+    weights = _at(-np.rint(middles * up), np.rint(middles * across), lengths)  # rows are counted downwards
+    weights = weights + weights[::-1, ::-1]  # the other half of the line
+    return from_weights(np.rot90(weights.T if rest > 45 else weights, int(quarters)))
+
+
+def half_gaussian(sigma: float, angle: float, last: int | None = None) -> Kernel:
+    """Half a gaussian along a line of whole pixels: motion that fades out, one-sided, as in ImageNet-C.
+
+    ImageMagick's MotionBlur, which ImageNet-C calls, takes the pixel (ceil(i cos a - 1/2), ceil(i sin a - 1/2)) away,
+    rows counted downwards, with the weight exp(-i^2 / (2 sigma^2)) (MotionBlurImage in MagickCore/effect.c). A point of
+    light leaves a trail the opposite way, so our `angle` is its 180 - a; ImageNet-C draws a evenly from -45 to 45.
+
+    Args:
+        sigma: Standard deviation of the whole gaussian in px, above 0.
+        angle: Where the trail of a point goes, in degrees counter-clockwise from the right, as seen on the picture.
+        last: The last sample, in px; ceil(4 sigma) where it is left out, 2 * radius in ImageNet-C.
+    """
+    samples = np.arange((math.ceil(TRUNCATE * sigma) if last is None else last) + 1)
+    across, down = math.cos(math.radians(angle)), -math.sin(math.radians(angle))
+    # Nine digits: at 30 and 60 degrees every other place is a tie, which rounding noise must not decide.
+    rows, columns = (np.floor((samples * step).round(9) + 0.5) for step in (down, across))
+    return from_weights(_at(rows, columns, np.exp(-0.5 * (samples / sigma) ** 2)))
+
+
+def _at(rows: np.ndarray, columns: np.ndarray, values: Taps) -> Weights:
+    """Values added up at whole offsets from the origin."""
+    vertical, horizontal = int(np.abs(rows).max()), int(np.abs(columns).max())
+    weights = np.zeros((2 * vertical + 1, 2 * horizontal + 1))
+    np.add.at(weights, (rows.astype(int) + vertical, columns.astype(int) + horizontal), values)
+    return weights
+
+
+def measured(file: str, scale: float) -> Kernel:
+    """A measured point-spread function (`blurtrain.psf`).
+
+    Args:
+        file: A .npy file or an image.
+        scale: Network pixels in a pixel of the file.
+
+    Raises:
+        ConfigError: If the file cannot be read or holds no point-spread function.
+    """
+    return from_weights(psf.scaled(file, scale))
 
 
 @dataclass(frozen=True)
@@ -110,12 +163,49 @@ FAMILIES: dict[str, Family] = {
         allowed="0 or an odd whole number of px from 3 to 999",
         allows=lambda strength: 3 <= strength <= MOST and strength % 2 == 1,
     ),
+    "defocus": Family(lambda blur: defocus(blur.strength), lambda blur: blur.strength / 2, "radius"),
+    "motion": Family(
+        lambda blur: motion(blur.strength, blur.angle or 0.0),
+        lambda blur: blur.strength / math.sqrt(12),
+        "length",
+        directed=True,
+    ),
+    "half-gaussian": Family(
+        lambda blur: half_gaussian(blur.strength, blur.angle or 0.0),
+        lambda blur: blur.strength * math.sqrt(1 - 2 / math.pi),
+        "sigma",
+        allowed="a number from 0 to 250 px",  # the trail is four times as long
+        allows=lambda strength: 0 < strength <= 250,
+        directed=True,
+    ),
+    "psf": Family(
+        lambda blur: measured(blur.file or "", blur.strength),
+        lambda blur: measured(blur.file or "", blur.strength).standard_deviation,
+        "network pixels in a pixel of the file",
+        allowed="a number from 0 to 16",
+        allows=lambda strength: 0 < strength <= 16,
+        from_file=True,
+    ),
 }
 
 
+@lru_cache(maxsize=64)
 def kernel(blur: Blur) -> Kernel:
-    """The kernel of a blur with a strength above 0."""
+    """The kernel of a blur with a strength above 0.
+
+    Raises:
+        ConfigError: If its file cannot be read or holds no point-spread function.
+    """
     return FAMILIES[blur.family].kernel(blur)
+
+
+def content(blur: Blur) -> str:
+    """The SHA-256 of the file that a blur reads; empty where it reads none.
+
+    Raises:
+        ConfigError: If the file cannot be read or holds no point-spread function.
+    """
+    return "" if blur.file is None else psf.read(blur.file).sha256
 
 
 def spread(blur: Blur) -> float:

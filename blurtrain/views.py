@@ -31,13 +31,21 @@ class Blur:
     def name(self) -> str:
         """What tables and pictures call it, such as ``gaussian 2`` or ``motion 9 at 45 degrees``."""
         if self == CLEAN:
-            return "clean"
+            return self.family
+        if self.file is None:
+            return self._named(f" {self.strength:g}")
+        return self._named("" if self.strength == 1 else f" x {self.strength:g}")
+
+    @property
+    def curve(self) -> str:
+        """The same without the strength: views that differ in it alone share a curve."""
+        return self._named("")
+
+    def _named(self, strength: str) -> str:
+        file = "" if self.file is None else f" {Path(self.file).stem}"
         angle = "" if self.angle is None else f" at {self.angle:g} degrees"
         border = "" if self.border == "reflect101" else f" {self.border}"
-        if self.file is not None:
-            scale = "" if self.strength == 1 else f" x {self.strength:g}"
-            return f"{self.family} {Path(self.file).stem}{scale}{border}"
-        return f"{self.family} {self.strength:g}{angle}{border}"
+        return f"{self.family}{file}{strength}{angle}{border}"
 
     @property
     def slug(self) -> str:

@@ -21,6 +21,25 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (BlurGrid, {"strengths": (1.0, 1000.5)}, "strength of gaussian must be a number from 0 to 1000 px, got 1000.5"),
     (BlurGrid, {"strengths": (math.nan,)}, "strength of gaussian must be a number from 0 to 1000 px, got nan"),
     (BlurGrid, {"strengths": (math.inf,)}, "strength of gaussian must be a number from 0 to 1000 px, got inf"),
+    *(
+        (BlurGrid, {"family": family, "strengths": (strength,)} | more, f"strength of {family} must be {rest}")
+        for family, strength, more, rest in (
+            ("box", 4.0, {}, "0 or an odd whole number of px from 3 to 999, got 4.0"),
+            ("box", 1.0, {}, "0 or an odd whole number of px from 3 to 999, got 1.0"),
+            ("defocus", -2.0, {}, "a number from 0 to 1000 px, got -2.0"),
+            ("motion", 1001.0, {}, "a number from 0 to 1000 px, got 1001.0"),
+            ("half-gaussian", 251.0, {}, "a number from 0 to 250 px, got 251.0"),
+            ("psf", 16.5, {"file": "lens.npy"}, "a number from 0 to 16, got 16.5"),
+        )
+    ),
+    (BlurGrid, {"strengths": (1.0,), "angle": 3.0}, "angle must be left out: gaussian has none, got 3.0"),
+    (
+        BlurGrid,
+        {"family": "motion", "strengths": (1.0,), "angle": math.nan},
+        "angle must be a finite number of degrees, got nan",
+    ),
+    (BlurGrid, {"family": "psf"}, "file must be a .npy file or an image, got None"),
+    (BlurGrid, {"family": "box", "strengths": (3.0,), "file": "a"}, "file must be left out: box needs none, got 'a'"),
     (BlurGrid, {"strengths": (1.0, 2.0, 1.0)}, "strengths must be all different, got [1.0, 2.0, 1.0]"),
     (GlyphsConfig, {"train": 9}, "data.glyphs.train must be at least 10, got 9"),
     (GlyphsConfig, {"test": 0}, "data.glyphs.test must be at least 10, got 0"),
@@ -45,9 +64,9 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (HeadConfig, {"tolerance": 0.1}, "head.tolerance must be from 1e-10 to 0.01, got 0.1"),
     (Config, {"batch_size": 0}, "batch_size must be from 1 to 4096, got 0"),
     (Config, {"batch_size": 5000}, "batch_size must be from 1 to 4096, got 5000"),
-    (Config, {"name": "a/b"}, "name must be a file name without slashes, got 'a/b'"),
-    (Config, {"name": ".."}, "name must be a file name without slashes, got '..'"),
-    (Config, {"name": ""}, "name must be a file name without slashes, got ''"),
+    (Config, {"name": "a/b"}, "name must be a file name without slashes and control characters, got 'a/b'"),
+    (Config, {"name": ".."}, "name must be a file name without slashes and control characters, got '..'"),
+    (Config, {"name": ""}, "name must be a file name without slashes and control characters, got ''"),
     (Config, {"copies": (BlurGrid("gaussian", (0.0, 1.0)),)}, "copies must be blurs with a strength above 0, got 0"),
 ]
 
@@ -102,12 +121,26 @@ def test_strength_zero_is_clean_in_every_family_and_border() -> None:
         (Blur("gaussian", 2.0), "gaussian 2", "gaussian-2"),
         (Blur("gaussian", 0.5, None, "zero"), "gaussian 0.5 zero", "gaussian-0.5-zero"),
         (Blur("motion", 9.0, 45.0), "motion 9 at 45 degrees", "motion-9-at-45-degrees"),
+        (Blur("psf", 1.0, None, "reflect101", "a/lens.npy"), "psf lens", "psf-lens"),
+        (Blur("psf", 0.5, None, "zero", "a/lens.npy"), "psf lens x 0.5 zero", "psf-lens-x-0.5-zero"),
     ],
     ids=str,
 )
 def test_blur_is_named_by_all_that_it_is(blur: Blur, name: str, slug: str) -> None:
     assert blur.name == name
     assert blur.slug == slug
+
+
+def test_directed_blurs_have_an_angle_below_360_and_others_none() -> None:
+    assert BlurGrid("motion", (3.0,)).blurs() == (Blur("motion", 3.0, 0.0),)
+    assert BlurGrid("half-gaussian", (3.0,), angle=-90.0).blurs() == (Blur("half-gaussian", 3.0, 270.0),)
+    assert BlurGrid("defocus", (3.0,)).blurs() == (Blur("defocus", 3.0, None),)
+
+
+def test_measured_blur_is_as_it_is_unless_scaled_and_its_file_is_not_read_here() -> None:
+    assert BlurGrid("psf", file="no/lens.npy").blurs() == (Blur("psf", 1.0, None, "reflect101", "no/lens.npy"),)
+    assert BlurGrid("psf", (0.5,), file="lens.npy").blurs()[0].strength == 0.5
+    assert Path(BlurGrid("psf", file="lens.npy").resolved().file or "").is_absolute()
 
 
 def test_train_views_are_clean_and_the_copies_in_their_order() -> None:

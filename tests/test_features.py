@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from blurtrain import backbones, features
+from blurtrain import backbones, features, psf
 from blurtrain.blur import blur_pixels
 from blurtrain.config import BackboneConfig, DataConfig, GlyphsConfig
 from blurtrain.decoding import Geometry
@@ -74,6 +74,16 @@ def photos(photo_folder: Path, cache: Path) -> ImageSet:
 
 def load_photos(root: Path, cache: Path, geometry: Geometry = GEOMETRY) -> ImageSet:
     return load(DataConfig(root=str(root)), geometry, cache)
+
+
+def test_table_of_a_measured_blur_is_keyed_by_what_the_file_holds(store: FeatureStore, tmp_path: Path) -> None:
+    tables, path = [], tmp_path / "lens.npy"
+    for values in ([[1.0, 2.0, 1.0]], [[1.0, 3.0, 1.0]], [[1.0, 2.0, 1.0]]):
+        np.save(path, values)
+        psf.read.cache_clear()
+        tables.append(store.table(Blur("psf", 1.0, None, "reflect101", str(path))))
+    assert tables[0].folder == tables[2].folder
+    assert tables[0].folder != tables[1].folder
 
 
 def run(
