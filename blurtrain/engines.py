@@ -8,13 +8,16 @@ images at the export, or torch runs it and the user is told.
 import json
 import os
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import onnxruntime
 import torch
 from jaxtyping import Float32
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.errors import StoreError
@@ -144,8 +147,42 @@ def _export(backbone: FrozenBackbone, path: Path, sample: Images) -> dict[str, s
     return verdict
 
 
+class _ExportablePooling(TorchFunctionMode):
+    """Adaptive average pooling as two matrix products where ONNX cannot say it otherwise.
+
+    The exporter knows only outputs that divide the input, which is so for AlexNet and VGG at their own input size
+    and hardly at any other.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever torch calls
+        if func is not F.adaptive_avg_pool2d:
+            return func(*args, **(kwargs or {}))
+        images, outputs = args
+        sides = [int(side) for side in images.shape[2:]]
+        outputs = (outputs, outputs) if isinstance(outputs, int) else tuple(outputs)
+        if all(side % output == 0 for side, output in zip(sides, outputs, strict=True)):
+            return func(images, outputs)
+        height, width = (_bin_means(side, output) for side, output in zip(sides, outputs, strict=True))
+        return height @ images @ width.T
+
+
+def _bin_means(side: int, bins: int) -> Float32[torch.Tensor, "bins side"]:
+    """Means over the bins that torch's adaptive pooling forms, which overlap where bins do not divide side."""
+    weights = torch.zeros(bins, side)
+    for i in range(bins):
+        start, stop = i * side // bins, -(-(i + 1) * side // bins)
+        weights[i, start:stop] = 1 / (stop - start)
+    return weights
+
+
 def _write_onnx(backbone: FrozenBackbone, path: Path, sample: Images) -> None:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _ExportablePooling():
         # The TorchScript route is announced as deprecated; it needs 0.3 s where the newer one needs 5 to 20.
         warnings.simplefilter("ignore")
         torch.onnx.export(

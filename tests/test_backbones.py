@@ -1,6 +1,7 @@
 """Importing, cutting and freezing: the contract that every backbone keeps, and what is refused."""
 
 import pickle
+import re
 import urllib.error
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,124 +13,28 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from pytorch_lightning import Trainer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from blurtrain import backbones
 from blurtrain.backbones import FrozenBackbone, Preprocessing
-from blurtrain.classifier import BlurClassifier
 from blurtrain.config import BackboneConfig
+from blurtrain.cutting import Cut, cut_head, hollow
 from blurtrain.decoding import Geometry
 from blurtrain.errors import BackboneError
 from blurtrain.files import file_sha256
-from tests.conftest import EMBEDDED, Imported
-
-FitFactory = Callable[[], Trainer]
-
-
-@pytest.fixture
-def trainer(quiet: None, tmp_path: Path) -> FitFactory:  # noqa: ARG001
-    return lambda: Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
+from tests.conftest import EMBEDDED
 
 
 def copy_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: tensor.clone() for key, tensor in state.items()}
 
 
-def assert_same_bits(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
-    assert before.keys() == after.keys()
-    for key, tensor in before.items():
-        assert tensor.dtype == after[key].dtype
-        assert tensor.numpy().tobytes() == after[key].cpu().numpy().tobytes(), key
-
-
 def assert_close_to_scale(actual: Tensor, expected: Tensor, share: float) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=share * float(expected.abs().max()))
 
 
-# The contract
-
-
-def test_imported_network_keeps_every_weight(imported: Imported) -> None:
-    state = imported.load().network.state_dict()
-    kept = {key: tensor for key, tensor in imported.state.items() if key in state}
-    assert 0 < len(imported.state.keys() - kept.keys()) <= 2  # the last layer's weight and bias
-    assert_same_bits(kept, {key: state[key] for key in kept})
-
-
-def test_train_mode_does_not_reach_the_network(imported: Imported) -> None:
-    backbone = imported.load()
-    before = copy_of(backbone.state_dict())
-    assert backbone.train() is backbone
-    assert backbone.training
-    assert not any(module.training for module in backbone.network.modules())
-    assert_same_bits(before, backbone.state_dict())
-
-
-def test_forward_in_train_mode_changes_nothing(imported: Imported, pictures: np.ndarray) -> None:
-    backbone = imported.load()
-    before, images = copy_of(backbone.state_dict()), torch.from_numpy(pictures)
-    evaluated = backbone.eval()(images)
-    trained = nn.Sequential(backbone, nn.Dropout(0.0)).train()[0](images)
-    assert torch.equal(trained, evaluated)  # no dropout, no batch statistics
-    assert_same_bits(before, backbone.state_dict())
-
-
-@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
-@pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training")  # which is the point
-def test_whole_fit_changes_the_head_alone(imported: Imported, pictures: np.ndarray, trainer: FitFactory) -> None:
-    backbone = imported.load()
-    before, fingerprint = copy_of(backbone.state_dict()), backbone.fingerprint()
-    classifier = BlurClassifier(backbone, classes=2)
-    data = TensorDataset(torch.from_numpy(pictures), torch.arange(8) % 2)
-    trainer().fit(classifier.train(), DataLoader(data, batch_size=4))
-    assert float(classifier.head.weight.detach().abs().max()) > 0
-    assert_same_bits(before, backbone.state_dict())
-    assert backbone.fingerprint() == fingerprint
-    assert not any(parameter.requires_grad for parameter in backbone.parameters())
-    assert all(parameter.grad is None for parameter in backbone.parameters())
-
-
-def test_gradients_pass_through_to_the_image_but_not_to_the_weights(imported: Imported, pictures: np.ndarray) -> None:
-    backbone = imported.load().train()
-    images = torch.from_numpy(pictures).requires_grad_()
-    backbone(images).square().sum().backward()
-    assert images.grad is not None
-    assert all(parameter.grad is None for parameter in backbone.parameters())
-
-
-def test_one_image_is_seen_as_in_a_batch(imported: Imported, pictures: np.ndarray) -> None:
-    backbone, images = imported.load(), torch.from_numpy(pictures)
-    together = backbone(images)
-    assert together.shape == (8, backbone.features)
-    assert float(together.std(0).max()) > 1e-3 * float(together.abs().max())  # it sees the picture at all
-    assert_close_to_scale(
-        torch.cat([backbone(image[None]) for image in images]), together, 3e-5
-    )  # rounding, 52 layers deep
-
-
-# Oracles: the original network
-
-
-def test_features_through_the_last_layer_are_the_logits(imported: Imported, pictures: np.ndarray) -> None:
-    backbone, images, last = imported.load(), torch.from_numpy(pictures), imported.last_layer()
-    normalised = (images - backbone.mean) / backbone.std
-    with torch.no_grad():
-        if isinstance(last, nn.Linear):
-            assert_close_to_scale(last(backbone(images)), imported.original()(normalised), 1e-5)
-        else:  # SqueezeNet's maps pass a ReLU before they are pooled, so only the maps can be compared
-            maps = imported.original().get_submodule("features")(normalised)
-            assert_close_to_scale(backbone(images), maps.mean((2, 3)), 1e-5)
+# Oracles: torchvision's own networks
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
@@ -250,6 +155,191 @@ def test_right_hash_is_accepted_in_either_case(glyphnet_state: dict[str, Tensor]
         backbones.load(BackboneConfig(weights=str(path), sha256=spelled))
 
 
+# What is cut off, and what never runs
+
+
+@pytest.mark.parametrize("name", ["resnet18", "regnet_y_400mf", "googlenet", "convnext_tiny"])
+def test_hollow_network_has_the_same_shapes_and_buffers_but_no_memory(name: str) -> None:
+    build = backbones.architecture(name)
+    real, empty = build(), hollow(build)
+    assert not any(module.training for module in empty.modules())
+    shapes = {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in real.state_dict().items()}
+    assert {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in empty.state_dict().items()} == shapes
+    without_memory = sum(parameter.numel() for parameter in empty.parameters() if parameter.is_meta)
+    assert without_memory > 0.99 * sum(parameter.numel() for parameter in real.parameters())
+    for (key, tensor), (_, expected) in zip(empty.named_buffers(), real.named_buffers(), strict=True):
+        assert torch.equal(tensor, expected), key
+
+
+class Assisted(nn.Module):
+    """Has two auxiliary classifiers, as GoogLeNet, and registers its head first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.aux = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(144, 2)))
+        self.aux2 = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.body(x)
+        if self.training:
+            maps = self.aux(maps) + self.aux2(maps.mean((2, 3)))
+        logits: Tensor = self.head(maps.mean((2, 3)))
+        return logits
+
+
+def test_last_layer_and_idle_parts_are_found_by_running() -> None:
+    network = Assisted()
+    images = torch.rand(2, 3, 8, 8)
+    whole, logits = network.state_dict(), network.eval()(images).detach()
+    cut = cut_head(network.train(), "it", 8)
+    assert cut == Cut("head", {"head.weight": (2, 4), "head.bias": (2,)}, ("aux", "aux2"), 4)
+    assert network.state_dict().keys() == {key for key in whole if key.startswith("body.")}
+    with torch.no_grad():
+        rebuilt = nn.functional.linear(network(images), whole["head.weight"], whole["head.bias"])
+    assert_close_to_scale(rebuilt, logits, 1e-6)
+
+
+def test_cutting_leaves_weights_and_hooks_as_they_are() -> None:
+    network = Assisted()
+    before = copy_of(network.state_dict())
+    cut_head(network, "it", 8)
+    for key, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[key])
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (lambda s: s, ""),
+        (
+            lambda s: s | {"fc.weight": torch.ones(2, 192), "fc.bias": torch.ones(2)},
+            "(fc.bias has shape (2,), not (52,)): it is left out",
+        ),
+        (lambda s: {key: s[key] for key in s if key != "fc.bias"}, "(fc.bias is absent): it is left out"),
+        (
+            lambda s: s | {"fc.1.weight": torch.ones(2, 9)},
+            "(fc.1.weight is unknown to glyphnet): it is left out",
+        ),
+        (lambda s: body(s), "holds no classifier (fc.weight, fc.bias): none is needed"),
+    ],
+    ids=["own", "two classes", "no bias", "another module", "none"],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_file_with_another_classifier_only_loses_it(
+    glyphnet_state: dict[str, Tensor],
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+    note: str,
+    suffix: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    backbone = from_state(change(glyphnet_state), tmp_path / f"a{suffix}")
+    assert backbone.fingerprint() == backbones.load(BackboneConfig()).fingerprint()
+    said = capsys.readouterr().err
+    assert note in said
+    assert said.startswith(f"note: {tmp_path / 'a'}{suffix} holds ") if note else not said
+    assert said.count("\n") == bool(note)
+
+
+def body(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}
+
+
+def test_auxiliary_classifiers_may_be_in_the_file_or_not(tmp_path: Path) -> None:
+    state = backbones.architecture("googlenet")().state_dict()
+    auxiliary = {key for key in state if key.startswith("aux")}
+    assert len(auxiliary) == 20
+    kept = {key: tensor for key, tensor in state.items() if key not in auxiliary}
+    other = {key: tensor + 1 if key in auxiliary else tensor for key, tensor in state.items()}
+    prints = set()
+    for turn, contents in enumerate((state, kept, other)):
+        save_file(contents, tmp_path / f"{turn}.safetensors")
+        config = BackboneConfig(name="googlenet", weights=str(tmp_path / f"{turn}.safetensors"), crop=64)
+        prints.add(backbones.load(config).fingerprint())
+    assert len(prints) == 1
+
+
+def test_densenets_published_key_names_are_understood(tmp_path: Path) -> None:
+    state = torchvision.models.get_model("densenet121").state_dict()
+    published = {re.sub(r"(denselayer\d+\.[a-z]+)(\d)", r"\1.\2", key): state[key] for key in state}
+    assert "features.denseblock1.denselayer2.norm.2.running_var" in published
+    prints = set()
+    for name, contents in (("new", state), ("old", published)):
+        save_file(contents, tmp_path / f"{name}.safetensors")
+        config = BackboneConfig(name="densenet121", weights=str(tmp_path / f"{name}.safetensors"), crop=64)
+        prints.add(backbones.load(config).fingerprint())
+    assert len(prints) == 1
+
+
+def test_a_file_written_anew_does_not_reach_a_loaded_network(glyphnet_state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    backbone = from_state(glyphnet_state, path)
+    fingerprint = backbone.fingerprint()
+    with path.open("r+b") as file:
+        file.seek(-100_000, 2)
+        file.write(b"\x01" * 100_000)
+    assert backbone.fingerprint() == fingerprint
+
+
+# Random weights
+
+
+def test_random_weights_are_the_same_every_time(capsys: pytest.CaptureFixture[str]) -> None:
+    config = BackboneConfig(name="shufflenet_v2_x0_5", weights="none", crop=64)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    prints = set()
+    for seed in (5, 6):
+        torch.manual_seed(seed)
+        prints.add(backbones.load(config).fingerprint())
+        if seed == 5:
+            assert torch.equal(torch.rand(3), expected)  # nobody else's draws are touched
+    assert len(prints) == 1
+    assert capsys.readouterr().err == 2 * (
+        "warning: shufflenet_v2_x0_5 has random weights, for trying things out only; the preprocessing of "
+        "shufflenet_v2_x0_5 IMAGENET1K_V1 (resize 256, crop 224 px) is assumed; "
+        "backbone.mean, std, resize and crop change it\n"
+    )
+
+
+def test_embedded_network_may_be_random_too(capsys: pytest.CaptureFixture[str]) -> None:
+    backbone = backbones.load(BackboneConfig(weights="none"))
+    assert backbone.fingerprint() != backbones.load(BackboneConfig()).fingerprint()
+    assert capsys.readouterr().err == "warning: glyphnet has random weights, for trying things out only\n"
+
+
+# Preprocessing of a local file
+
+
+@pytest.mark.parametrize(
+    ("file", "assumed"),
+    [
+        ("mobilenet_v2-7ebf99e0.pth", "IMAGENET1K_V2 (resize 232, crop 224 px)"),
+        ("mobilenet_v2-b0353104.pth", "IMAGENET1K_V1 (resize 256, crop 224 px)"),
+        ("mine.pth", "IMAGENET1K_V1 (resize 256, crop 224 px)"),
+    ],
+)
+def test_assumed_preprocessing_is_told(
+    file: str, assumed: str, weights_file: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(load_file(weights_file("mobilenet_v2")), tmp_path / file)
+    config = BackboneConfig(name="mobilenet_v2", weights=str(tmp_path / file))
+    note = f"note: {file}: the preprocessing of mobilenet_v2 {assumed} is assumed; "
+    for given in (config, replace(config, mean=(0.5,) * 3, std=(0.5,) * 3, resize=256, crop=224)):
+        backbone = backbones.load(given)
+        assert capsys.readouterr().err == note + "backbone.mean, std, resize and crop change it\n"
+    assert backbone.preprocessing == Preprocessing(Geometry(256, 224), (0.5,) * 3, (0.5,) * 3)
+
+
+def test_a_network_without_v1_weights_is_prepared_for_as_its_first_ones() -> None:
+    expected = torchvision.models.get_model_weights("regnet_y_128gf")["IMAGENET1K_SWAG_E2E_V1"].transforms()
+    geometry = backbones.default_preprocessing("regnet_y_128gf").geometry
+    assert geometry == Geometry(expected.resize_size[0], expected.crop_size[0], "BICUBIC")
+
+
 # What is refused
 
 
@@ -360,7 +450,9 @@ def test_code_in_a_pickle_is_never_run(writer: str, tmp_path: Path) -> None:
     assert victim.exists()  # the payload does work, so the test could fail
 
 
-@pytest.mark.parametrize("value", [[1, 2], {"epoch": 3}, {"state_dict": {"a": torch.ones(1)}}, torch.ones(2)])
+@pytest.mark.parametrize(
+    "value", [[1, 2], {"epoch": 3}, {"state_dict": {"a": torch.ones(1)}}, torch.ones(2), {1: torch.ones(2)}]
+)
 def test_pickle_without_a_state_dict_is_refused(value: object, tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save(value, path)
@@ -402,7 +494,7 @@ def test_network_that_cannot_be_cut_is_refused(tail: list[nn.Module], expected: 
     pool = [] if isinstance(tail[0], nn.Conv2d) else [nn.AdaptiveAvgPool2d(1)]
     network = nn.Sequential(nn.Conv2d(3, 4, 1), *pool, *tail)
     with pytest.raises(BackboneError) as caught:
-        backbones.cut_head(network, "it", torch.zeros(1, 3, 8, 8))
+        cut_head(network, "it", 8)
     assert str(caught.value).startswith(expected)
 
 
@@ -413,22 +505,43 @@ def test_crop_that_a_network_cannot_take_is_refused(weights_file: Callable[[str]
     assert text.endswith("): give another backbone.crop")
 
 
-def test_last_layer_is_the_one_that_runs_last() -> None:
-    class Shuffled(nn.Module):
-        """Registers its head first."""
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("vit_b_16", "MultiheadAttention"),
+        ("swin_t", "ShiftedWindowAttention"),
+        ("swin_v2_t", "ShiftedWindowAttentionV2"),
+        ("maxvit_t", "PartitionAttentionLayer"),
+    ],
+)
+@pytest.mark.parametrize("weights", ["IMAGENET1K_V1", "absent.pth", "none"])
+def test_attention_network_is_refused_before_its_weights_are_had(
+    name: str, kind: str, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_reading(monkeypatch, name)
+    assert message(BackboneConfig(name=name, weights=weights)) == (
+        f"{name} is an attention network ({kind}), not a convolutional one: blurtrain backbones lists those"
+    )
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = nn.Linear(4, 2)
-            self.body = nn.Conv2d(3, 4, 3)
 
-        def forward(self, x: Tensor) -> Tensor:
-            logits: Tensor = self.head(self.body(x).mean((2, 3)))
-            return logits
+def test_crop_is_refused_before_weights_are_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid_reading(monkeypatch, "inception_v3")
+    text = message(BackboneConfig(name="inception_v3", weights="IMAGENET1K_V1", crop=64))
+    assert text.startswith("inception_v3 cannot run on 64 x 64 px (")
 
-    network = Shuffled()
-    assert backbones.cut_head(network, "it", torch.zeros(1, 3, 8, 8)) == 4
-    assert isinstance(network.head, nn.Identity)
+
+def forbid_reading(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        pytest.fail("weights were read")
+
+    monkeypatch.setattr(type(torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]), "get_state_dict", fail)
+    monkeypatch.setattr(backbones, "read_weights", fail)
+
+
+@pytest.mark.parametrize("weights", ["none", "IMAGENET1K_V1"])
+def test_hash_is_for_files_alone(weights: str) -> None:
+    text = message(BackboneConfig(name="resnet18", weights=weights, sha256="0" * 64))
+    assert text.startswith("backbone.sha256 is for local files")
 
 
 def test_every_listed_network_is_a_classifier_with_weights() -> None:

@@ -8,14 +8,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import Tensor, nn
 
 from blurtrain import backbones, engines
-from blurtrain.backbones import FrozenBackbone
+from blurtrain.backbones import FrozenBackbone, Preprocessing
 from blurtrain.config import BackboneConfig
+from blurtrain.decoding import Geometry
 from blurtrain.engines import OnnxEngine, TorchEngine
 from blurtrain.errors import StoreError
 from blurtrain.files import file_sha256
-from tests.conftest import Imported
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="`auto` means another engine beside a GPU")
 Choice = Literal["auto", "onnxruntime", "torch"]
@@ -51,17 +52,36 @@ def relative_difference(actual: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize("choice", ["auto", "torch"])
 def test_engine_agrees_with_eager_torch(
-    imported: Imported, choice: Choice, pictures: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    backbone: FrozenBackbone, choice: Choice, pictures: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    backbone = imported.load()
-    expected = eager(imported.load(), pictures[::-1].copy())
+    others = pictures[::-1].copy()  # not the images that the export was checked on
+    expected = eager(backbone, others)
     engine = engines.build(backbone, choice, tmp_path, pictures)
     assert isinstance(engine, OnnxEngine if choice == "auto" else TorchEngine)
-    features = engine(pictures[::-1].copy())  # not the images that the export was checked on
+    features = engine(others)
     assert features.dtype == np.float32
     assert features.shape == (8, backbone.features)
     assert relative_difference(features, expected) < 1e-4
     assert "torch runs" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sides", [(5, 9), (14, 7), (1, 1), (2, 13)])
+@pytest.mark.parametrize("bins", [7, (3, 5), 1])
+def test_adaptive_pooling_is_exported_whatever_the_size(
+    sides: tuple[int, int], bins: int | tuple[int, int], tmp_path: Path
+) -> None:
+    class Pooled(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            cut: Tensor = nn.functional.adaptive_avg_pool2d(images[..., : sides[0], : sides[1]], bins)
+            return cut
+
+    plain = Preprocessing(Geometry(16, 16), (0.0,) * 3, (1.0,) * 3)
+    features = 3 * (bins * bins if isinstance(bins, int) else bins[0] * bins[1])
+    backbone = FrozenBackbone(Pooled(), "pooled", plain, features)
+    images = np.random.default_rng(0).random((4, 3, 16, 16), dtype=np.float32)
+    engine = engines.build(backbone, "onnxruntime", tmp_path, images)
+    assert isinstance(engine, OnnxEngine)
+    assert relative_difference(engine(images), eager(backbone, images)) < 1e-6
 
 
 @pytest.mark.parametrize("choice", ["onnxruntime", "torch"])
