@@ -1,0 +1,373 @@
+"""What the network sees: a labelled grid of some of the user's own images through a config's blurs."""
+
+import math
+import warnings
+from bisect import bisect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image
+
+from blurtrain import backbones
+from blurtrain.blur import blur_pixels
+from blurtrain.chatter import silence
+from blurtrain.config import Config
+from blurtrain.decoding import Geometry
+from blurtrain.errors import ConfigError, DataError
+from blurtrain.files import whole_file
+from blurtrain.kernels import FAMILIES, is_heavy
+from blurtrain.progress import say
+from blurtrain.sources import Item, Source, open_source
+from blurtrain.views import CLEAN, Blur
+
+MOST_IMAGES = 32
+MOST_PICTURES = 256  # images times views: so many of the largest are 50,000 px high, and matplotlib's limit is 65,536
+WIDTHS = (640, 1400)  # px of the whole: a title's least, and a laptop's window at 100 % zoom
+SIDES = (128, 448)  # px of a picture: smaller ones are magnified, larger ones made smaller, by whole factors
+DPI = 128  # a power of two: matplotlib divides by it and multiplies again, and must find the same whole pixels
+POINTS = 7.0  # of all text: 12 px
+GAP, MARGIN, LINE = 6, 14, 17  # px between pictures, around all of them, and from line to line
+ELLIPSIS = "…"
+
+Picture = UInt8[np.ndarray, "height width 3"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image through every view.
+
+    Args:
+        group: Its class.
+        name: Of its file, without folders.
+        size: Width and height of the file's picture in px.
+        scale: Of these per pixel of the network's input.
+        pictures: As they are shown, one a view.
+    """
+
+    group: str
+    name: str
+    size: tuple[int, int]
+    scale: float
+    pictures: tuple[Picture, ...]
+
+    @property
+    def measure(self) -> str:
+        """Its native size and scale in words."""
+        scale = "" if self.scale == 1 else f" · 1 network px = {self.scale:.2f} native px"
+        return f"{self.size[0]} x {self.size[1]} px{scale}"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """All that is drawn.
+
+    Args:
+        title: One line.
+        views: Of the columns; the first one is clean.
+        copies: Those of them that join the training images.
+        rows: The images.
+    """
+
+    title: str
+    views: tuple[Blur, ...]
+    copies: tuple[Blur, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def summary(self) -> str:
+        """What is on it, in words."""
+        images, blurs = len(self.rows), len(self.views) - 1
+        return f"{images} training image{'s' * (images > 1)}, clean and through {blurs} blur{'s' * (blurs > 1)}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What stands under the pictures."""
+        families = dict.fromkeys(view.family for view in self.views if view != CLEAN)
+        strengths = ", ".join(f"{name}: {FAMILIES[name].strength}" for name in families)
+        resized = any(row.scale != 1 for row in self.rows)
+        also = "; below the pictures in px of the image file" if resized else ""
+        lines = [f"Strengths in px at network size ({strengths}){also}."]
+        if self.copies:
+            lines.append("(copy) joins the training images of the augmented arm.")
+        if any(is_heavy(view, self.copies) for view in self.views):
+            lines.append("* heavy: at least twice as wide as the strongest copy.")
+        return lines
+
+    def heading(self, view: Blur) -> str:
+        """What stands above a column."""
+        copy = " (copy)" if view in self.copies else ""
+        return f"{view.name}{copy}{' *' * is_heavy(view, self.copies)}"
+
+
+def native(view: Blur, scale: float) -> str:
+    """A strength in pixels of the image file; empty where there is nothing to say.
+
+    Args:
+        view: Its strength is in pixels of the network's input.
+        scale: Native pixels in one of these.
+    """
+    if view == CLEAN or scale == 1:
+        return ""
+    strength = f"{view.strength * scale:.1f}"
+    return f"= x {strength} native" if FAMILIES[view.family].from_file else f"= {strength} px native"
+
+
+def preview(config: Config, images: int = 4, out: Path | None = None) -> Path:
+    """Draw some training images as the network sees them, through the config's copies and its sweep.
+
+    Only these images are decoded, and nothing is computed from them. In a folder ROOT/CLASS, whose test split
+    follows from the content of all images, every image may be drawn.
+
+    Args:
+        config: The arm whose copies and sweep are shown.
+        images: How many, from 1 to 32.
+        out: The .png file; runs/preview-NAME.png where it is left out.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: If there cannot be so many images, the file is no .png, or a blur's file cannot be used.
+        BackboneError: If the network or its weights cannot be used.
+        DataError: If folders or classes are missing, or no image can be decoded.
+        StoreError: If the file cannot be written.
+    """
+    path, _ = made(config, images, out)
+    return path
+
+
+def made(config: Config, images: int = 4, out: Path | None = None) -> tuple[Path, Sheet]:
+    """The same as `preview`, with what was drawn.
+
+    Raises:
+        BlurtrainError: As `preview`.
+    """
+    path = out or config.runs / f"preview-{config.experiment}.png"
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"out must be a file that ends in .png, got {str(path)!r}")
+    drawn = sheet(config, images)
+    draw(path, drawn)
+    return path, drawn
+
+
+def sheet(config: Config, images: int = 4) -> Sheet:
+    """What `preview` draws, as data.
+
+    Raises:
+        ConfigError: If there cannot be so many images, or a blur's file cannot be used.
+        BackboneError: If the network or its weights cannot be used.
+        DataError: If folders or classes are missing, or no image can be decoded.
+    """
+    if not 1 <= images <= MOST_IMAGES:
+        raise ConfigError(f"images must be from 1 to {MOST_IMAGES}, got {images}")
+    copies = config.train_views[1:]
+    views = (CLEAN, *sorted({*copies, *config.test_views} - {CLEAN}))
+    if images * len(views) > MOST_PICTURES:
+        raise ConfigError(
+            f"images times blurs must be at most {MOST_PICTURES}, got {images} x {len(views)}: give fewer of either"
+        )
+    silence()
+    source = open_source(config.data)  # bad folders are told before the backbone is read
+    geometry = backbones.load(config.backbone).preprocessing.geometry
+    rows: list[tuple[int, int, Row]] = []
+    for index in _candidates(source.items, images):
+        if len(rows) == images:
+            break
+        try:
+            rows.append((source.items[index].label, index, _row(source, index, geometry, views)))
+        except (DataError, OSError) as error:
+            say(f"note: {source.items[index].name} {error}; another image takes its place")
+    if not rows:
+        raise DataError(f"none of the training images in {config.data.root} can be decoded: mend or replace them")
+    ordered = tuple(row for *_, row in sorted(rows, key=lambda entry: entry[:2]))
+    side = len(ordered[0].pictures[0])
+    zoom = "" if side == geometry.crop else f", shown at {side} px"
+    title = f"What {config.backbone.name} sees of {config.data.root}: {geometry.crop} x {geometry.crop} px{zoom}"
+    return Sheet(title, views, copies, ordered)
+
+
+def _row(source: Source, index: int, geometry: Geometry, views: Sequence[Blur]) -> Row:
+    item = source.items[index]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # odd images that still decode are no news to the user
+        image = source.decode(index)
+    pixels = geometry.apply(image)[None]
+    pictures = tuple(_displayed(blur_pixels(pixels, view)[0]) for view in views)
+    scale = min(image.size) / geometry.resize
+    return Row(source.classes[item.label], Path(item.name).name, image.size, scale, pictures)
+
+
+def _displayed(seen: Float32[np.ndarray, "3 side side"]) -> Picture:
+    """Channels last, rounded to 8 bit, at a size that can be looked at."""
+    picture: Picture = np.rint(255 * seen).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    side = len(picture)
+    if side <= SIDES[1]:
+        return picture.repeat(times := -(-SIDES[0] // side), axis=0).repeat(times, axis=1)
+    reduced = Image.fromarray(np.ascontiguousarray(picture)).reduce(-(-side // SIDES[1]))
+    return np.array(reduced)  # each pixel the mean of a square
+
+
+def _candidates(items: Sequence[Item], count: int) -> Iterator[int]:
+    """Every training image once: the classes in turn, and each class spread over its listing."""
+    places: dict[int, list[int]] = {}
+    for index, item in enumerate(items):
+        if item.split in ("train", None):
+            places.setdefault(item.label, []).append(index)
+    classes = [places[label] for label in sorted(places)]
+    turns = -(-count // len(classes))
+    queues = [[classes[i][k] for k in _spread(len(classes[i]), turns)] for i in _spread(len(classes), count)]
+    return (index for turn in zip_longest(*queues) for index in turn if index is not None)
+
+
+def _spread(n: int, wanted: int) -> list[int]:
+    """All numbers below n: first so many evenly spaced ones, then the rest in order."""
+    wanted = min(n, wanted)
+    first = [(2 * k + 1) * n // (2 * wanted) for k in range(wanted)]
+    return [*first, *sorted(set(range(n)) - set(first))]
+
+
+Width = Callable[[str], int]  # of a text in px
+
+
+BOLD: dict[str, Any] = {"weight": "bold"}
+GREY: dict[str, Any] = {"color": "0.35"}
+
+
+def draw(path: Path, drawn: Sheet) -> None:
+    """Write the picture: every pixel that the network sees is one pixel, or a square of whole pixels.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    with whole_file(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # a box is drawn, as any program does
+        page = _page(drawn, _measure())
+        figure = Figure(figsize=(page.across / DPI, page.top / DPI), dpi=DPI)
+        figure.figimage(page.canvas())
+        for left, top, text, style in page.texts:
+            placed = figure.text(left / page.across, 1 - top / page.top, text, fontsize=POINTS, va="top", **style)
+            placed.set_parse_math(False)  # a name may hold a dollar sign
+        figure.savefig(temporary, format="png")
+
+
+def _measure() -> Width:
+    """How wide a text is drawn."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
+
+    renderer = FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()  # type: ignore[no-untyped-call]
+    bold = FontProperties(size=POINTS, weight="bold")  # the wider one: what fits in it fits
+    return lambda text: math.ceil(renderer.get_text_width_height_descent(text, bold, False)[0])
+
+
+def _page(drawn: Sheet, width: Width) -> "_Page":
+    """All images in one band of columns where that is not too wide, else the bands of each image together."""
+    side = len(drawn.rows[0].pictures[0])
+    most = max(1, (WIDTHS[1] - 2 * MARGIN + GAP) // (side + GAP))
+    columns = range(len(drawn.views))
+    bands = [band.tolist() for band in np.array_split(columns, -(-len(columns) // most))]
+    page = _Page(drawn, side, max(WIDTHS[0], 2 * MARGIN + len(bands[0]) * (side + GAP) - GAP), width)
+    page.write_title()
+    if len(bands) == 1:
+        page.write_headings(bands[0])
+    for row in drawn.rows:
+        page.write_label(row)
+        for band in bands:
+            if len(bands) > 1:
+                page.write_headings(band)
+            page.put(row, band)
+        page.top += GAP * len(bands)
+    page.write_notes()
+    return page
+
+
+class _Page:
+    """Texts and pictures at their places in px, from top to bottom."""
+
+    def __init__(self, drawn: Sheet, side: int, across: int, width: Width) -> None:
+        self._drawn, self._side, self._width = drawn, side, width
+        self.across, self._inner, self.top = across, across - 2 * MARGIN, MARGIN
+        self.texts: list[tuple[int, int, str, dict[str, Any]]] = []
+        self._pictures: list[tuple[int, int, Picture]] = []
+
+    def write_title(self) -> None:
+        title = shortened(_printable(self._drawn.title), self._inner, self._width)
+        self.texts.append((MARGIN, self.top, title, BOLD))
+        self.top += 2 * LINE
+
+    def write_headings(self, band: list[int]) -> None:
+        headings = [wrapped(self._drawn.heading(self._drawn.views[i]), self._side, self._width) for i in band]
+        self.top += LINE * max(map(len, headings))
+        for place, lines in enumerate(headings):
+            for i, line in enumerate(reversed(lines), 1):
+                self.texts.append((self._left(place), self.top - LINE * i, line, BOLD))
+
+    def write_label(self, row: Row) -> None:
+        self.texts.append((MARGIN, self.top, labelled(row, self._inner, self._width), GREY))
+        self.top += LINE
+
+    def put(self, row: Row, band: list[int]) -> None:
+        for place, i in enumerate(band):
+            left, below = self._left(place), self.top + self._side + 2
+            self._pictures.append((left, self.top, row.pictures[i]))
+            self.texts.append((left, below, native(self._drawn.views[i], row.scale), GREY))
+        self.top += self._side + (LINE if row.scale != 1 else 0) + GAP
+
+    def write_notes(self) -> None:
+        for note in self._drawn.notes:
+            for line in wrapped(note, self._inner, self._width):
+                self.texts.append((MARGIN, self.top, line, GREY))
+                self.top += LINE
+        self.top += MARGIN
+
+    def canvas(self) -> Picture:
+        """The pictures on white."""
+        canvas = np.full((self.top, self.across, 3), 255, np.uint8)
+        for left, top, picture in self._pictures:
+            canvas[top : top + self._side, left : left + self._side] = picture
+        return canvas
+
+    def _left(self, place: int) -> int:
+        return MARGIN + place * (self._side + GAP)
+
+
+def labelled(row: Row, most: int, width: Width) -> str:
+    """Class, name and size in one line: first the class gives way, then the name."""
+    rest = f" · {row.measure}"
+    group = shortened(_printable(row.group), most // 4, width)
+    return f"{group}{shortened(f' · {_printable(row.name)}', most - width(group + rest), width)}{rest}"
+
+
+def _printable(name: str) -> str:
+    """A file's name may hold whatever its folder allows, such as line breaks."""
+    return "".join(character if character.isprintable() else "?" for character in name)
+
+
+def shortened(text: str, most: int, width: Width) -> str:
+    """The text without its middle where it is too long."""
+    if width(text) <= most:
+        return text
+
+    def cut(kept: int) -> str:
+        return f"{text[: kept - kept // 2]}{ELLIPSIS}{text[len(text) - kept // 2 :]}"
+
+    return cut(bisect(range(1, len(text)), most, key=lambda kept: width(cut(kept))))
+
+
+def wrapped(text: str, most: int, width: Width) -> list[str]:
+    """The text in lines that are not too long; a word that is loses its middle."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and width(f"{lines[-1]} {word}") <= most:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(shortened(word, most, width))
+    return lines
