@@ -13,10 +13,13 @@ from blurtrain.views import Blur
 
 if TYPE_CHECKING:
     from blurtrain.backbones import FrozenBackbone
+    from blurtrain.batches import ImageDataModule
     from blurtrain.blur import blur
-    from blurtrain.classifier import BlurClassifier, ImageBatch, ImageDataModule
+    from blurtrain.classifier import BlurClassifier, ImageBatch
     from blurtrain.experiment import compare, compare_runs, train
     from blurtrain.heads import FeatureDataModule
+    from blurtrain.previews import preview
+    from blurtrain.transforms import KernelBlur
 
 __version__ = VERSION
 
@@ -30,10 +33,12 @@ __all__ = [
     "FrozenBackbone",
     "ImageBatch",
     "ImageDataModule",
+    "KernelBlur",
     "__version__",
     "blur",
     "compare",
     "compare_runs",
+    "preview",
     "train",
 ]
 
@@ -42,10 +47,12 @@ _LAZY = {
     "FeatureDataModule": "heads",
     "FrozenBackbone": "backbones",
     "ImageBatch": "classifier",
-    "ImageDataModule": "classifier",
+    "ImageDataModule": "batches",
+    "KernelBlur": "transforms",
     "blur": "blur",
     "compare": "experiment",
     "compare_runs": "experiment",
+    "preview": "previews",
     "train": "experiment",
 }
 

@@ -15,6 +15,10 @@ _LOGGED = (
 _WARNED = (
     # Lightning 2.6.6 on torch 2.15
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # The run folder has its config, and a checkpoint that is replaced on purpose.
+    r"Checkpoint directory .* exists and is not empty",
+    # The backbone always is: that is what freezing means.
+    r"Found \d+ module\(s\) in eval mode at the start of training",
     # Features are one batch in memory: there is nothing for a worker to do.
     r"The 'train_dataloader' does not have many workers",
 )

@@ -22,6 +22,8 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 COMMANDS = {
     "train": "train and evaluate one arm",
     "compare": "train a config's baseline and augmented arm where missing, and compare them; or compare runs",
+    "preview": "draw some training images as the network sees them, through the config's copies and sweep",
+    "backbones": "list the networks that can be imported",
     "cache": "show what the store holds, and remove what is no longer used",
     "pretrain": "make the embedded backbone again, from nothing",
 }
@@ -205,6 +207,27 @@ def _compare(words: Sequence[str]) -> None:
     print(f"TensorBoard: tensorboard --logdir {folder.parent}")
 
 
+def _preview(words: Sequence[str]) -> None:
+    parser = _config_parser("preview")
+    parser.add_argument("--images", type=int, default=4, help="how many, from 1 to 32")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a .png file; runs/preview-NAME.png by default")
+    parsed = parser.parse_words(words)
+    config = _config(parser, parsed)
+    from blurtrain import previews
+
+    path, drawn = previews.made(config, parsed.images, parsed.out)
+    print(f"{drawn.summary}: {path}")
+
+
+def _backbones(words: Sequence[str]) -> None:
+    parser = _parser("backbones")
+    parser.add_argument("filter", nargs="?", default="", help="part of a name, or a pattern for all of it: 'resnet*'")
+    parsed = parser.parse_words(words)
+    from blurtrain import catalogue
+
+    print(catalogue.table(catalogue.catalogue(parsed.filter)))
+
+
 def _cache(words: Sequence[str]) -> None:
     parser = _parser("cache")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder of the store")
@@ -251,6 +274,8 @@ def _pretrain(words: Sequence[str]) -> None:
 _RUN: dict[str, Callable[[Sequence[str]], None]] = {
     "train": _train,
     "compare": _compare,
+    "preview": _preview,
+    "backbones": _backbones,
     "cache": _cache,
     "pretrain": _pretrain,
 }

@@ -60,6 +60,11 @@ def open_arms(folders: Sequence[Path]) -> Arms:
             raise RunError(f"{run.folder} and {first.folder} have different sweeps: compare runs that share one")
         if run.classes != first.classes:
             raise RunError(f"{run.folder} and {first.folder} have different classes: compare runs on the same images")
+        if _solver(run) != _solver(first):
+            raise RunError(
+                f"{run.folder} and {first.folder} were trained in different ways, one of them with cache: false: "
+                "compare runs of one way"
+            )
         run.require_inputs(first.result.get("inputs", {}))
     loaded.sort(key=lambda run: bool(run.config.copies))  # stable: the arm without copies comes first
     named: dict[str, runs.Run] = {}
@@ -69,6 +74,10 @@ def open_arms(folders: Sequence[Path]) -> Arms:
     copies = tuple(view for run in loaded for view in run.config.train_views[1:])
     views = first.config.test_views
     return Arms(named, views, tuple(is_heavy(view, copies) for view in views))
+
+
+def _solver(run: runs.Run) -> object:
+    return run.result.get("head", {}).get("solver")
 
 
 def inputs_of(arms: Arms) -> dict[str, str]:
@@ -94,8 +103,11 @@ class _View:
         return predictions.correct[predictions.folds]
 
 
-def _read_view(arms: Arms, view: Blur) -> _View:
-    predictions = {name: read_predictions(run.folder / "predictions.parquet", view) for name, run in arms.runs.items()}
+def _read_view(arms: Arms, view: Blur, *, equal_epochs: bool = False) -> _View:
+    predictions = {
+        name: read_predictions(run.folder / "predictions.parquet", view, equal_epochs=equal_epochs)
+        for name, run in arms.runs.items()
+    }
     reference = predictions[arms.reference]
     for name, other in predictions.items():
         same = np.array_equal(other.images, reference.images) and np.array_equal(other.labels, reference.labels)
@@ -139,6 +151,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, JsonValue]:
         "native_pixels_per_pixel": arms.runs[arms.reference].result["native_pixels_per_pixel"],
         "views": per_view,
         "heavy_mean": _heavy_mean(arms, heavy_correct, groups) if heavy_correct else None,
+        "equal_epochs": _equal_epochs(arms),
         "area": {name: _area(name, per_view) for name in arms.runs},
         "inputs": inputs_of(arms),
     }
@@ -156,6 +169,7 @@ def _compare_view(
         "angle": view.angle,
         "border": view.border,
         "name": view.name,
+        "curve": view.curve,
         "heavy": heavy,
         "arms": {
             name: {
@@ -255,12 +269,36 @@ def _heavy_mean(
     }
 
 
+def _equal_epochs(arms: Arms) -> dict[str, JsonValue] | None:
+    """The clean view and the heavy mean once more, for heads trained equally many epochs instead of steps.
+
+    None where every head is a function of its config alone, or no arm has copies.
+    """
+    if not any("equal_epochs" in run.result.get("head", {}) and run.config.copies for run in arms.runs.values()):
+        return None
+    clean = _read_view(arms, CLEAN, equal_epochs=True)
+    views = [view for view, heavy in zip(arms.views, arms.heavy, strict=True) if heavy]
+    read = (_read_view(arms, view, equal_epochs=True) for view in views)
+    heavy = [{name: one.correct(name) for name in arms.runs} for one in read]
+    steps = {name: run.result["head"]["equal_epochs"]["steps"] for name, run in arms.runs.items()}
+    reference = clean.correct(arms.reference).astype(np.float64)
+    return {
+        "steps": steps,
+        "clean": {
+            name: _difference(clean.correct(name) - reference, clean.groups)
+            for name in arms.runs
+            if name != arms.reference
+        },
+        "heavy_mean": _heavy_mean(arms, heavy, clean.groups) if heavy else None,
+    }
+
+
 def _area(arm: str, per_view: Sequence[Mapping[str, JsonValue]]) -> float:
-    """Mean over families of the area under accuracy versus strength, the clean view included in each."""
-    families = dict.fromkeys(view["family"] for view in per_view if view["family"] != CLEAN.family)
+    """Mean over curves of the area under accuracy versus strength, the clean view included in each."""
+    curves = dict.fromkeys(view["curve"] for view in per_view if view["curve"] != CLEAN.curve)
     areas = []
-    for family in families:
-        views = [view for view in per_view if view["family"] in (family, CLEAN.family)]
+    for curve in curves:
+        views = [view for view in per_view if view["curve"] in (curve, CLEAN.curve)]
         strengths = np.array([view["strength"] for view in views], np.float64)
         areas.append(
             float(metrics.area_under_strength(strengths, np.array([v["arms"][arm]["accuracy"] for v in views])))
@@ -275,13 +313,13 @@ def csv_text(comparison: Mapping[str, JsonValue]) -> str:
     against = ("difference", "ci95_low", "ci95_high", "p", "p_holm", "verdict", "smallest_detectable")
     arm_metrics = ("accuracy", "macro_accuracy", "top5_accuracy", "nll", "ece", "accuracy_refit")
     writer.writerow(
-        ["family", "strength", "angle", "heavy", "arm", "n_test", "groups", "heads", *arm_metrics, *against]
+        ["view", "family", "strength", "angle", "heavy", "arm", "n_test", "groups", "heads", *arm_metrics, *against]
     )
     counts = [comparison[key] for key in ("n_test", "groups", "heads")]
     for view in comparison["views"]:
         for name, arm in view["arms"].items():
             other = view["against_reference"].get(name)
-            row = [view["family"], view["strength"], view["angle"], view["heavy"], name, *counts]
+            row = [view["name"], view["family"], view["strength"], view["angle"], view["heavy"], name, *counts]
             row += [arm[metric] for metric in arm_metrics]
             if other is None:
                 row += [None] * len(against)

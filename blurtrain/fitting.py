@@ -4,14 +4,16 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 
-from blurtrain.heads import ConvexHeads, FeatureBatch, FeatureDataModule, Heads
+from blurtrain.heads import ConvexHeads, FeatureBatch, FeatureDataModule, Heads, Trained
 from blurtrain.progress import Progress, progress
 
 MAX_ITERATIONS = 1000
@@ -41,6 +43,30 @@ class Fit:
     largest_gradient: float
     converged: bool
     curves: list[dict[str, float]]
+
+    def trained(self) -> Trained:
+        """The same in the form that every kind of training has."""
+        gradient = f"{self.largest_gradient:.1e}"
+        unsolved = f"warning: the heads are not at their optimum (gradient {gradient}): raise head.tolerance"
+        edge = f"note: the chosen l2 {self.l2:g} is at the edge of head.l2: candidates beyond it might do better"
+        summary = {
+            "solver": "L-BFGS",
+            "l2": self.l2,
+            "candidates": self.candidates,
+            "at_edge_of_grid": self.at_edge,
+            "iterations": self.iterations,
+            "largest_gradient": self.largest_gradient,
+            "converged": self.converged,
+            "heads": len(self.folds.bias),
+        }
+        notes = [unsolved] * (not self.converged) + [edge] * self.at_edge
+        return Trained(self.folds, self.refit, self.curves, summary, notes)
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the chosen penalty is the smallest or the largest of several candidates."""
+        grid = [candidate["l2"] for candidate in self.candidates]
+        return len(grid) > 1 and self.l2 in (min(grid), max(grid))
 
 
 class _CountEnded(Callback):
@@ -80,7 +106,7 @@ def fit(
     )
     module = ConvexHeads(data.batch, classes, l2, tolerance)
     with _threads_for(module, data.batch), progress("fitting heads", len(module.l2), "head") as bar:
-        _run(quiet_trainer(MAX_ITERATIONS, [_CountEnded(bar)]), module, data)
+        run(quiet_trainer(MAX_ITERATIONS, [_CountEnded(bar)]), module, data)
     splits, candidates = len(training), len(l2)
     history = torch.stack(module.history).numpy().reshape(-1, 3, splits + 1, candidates)
     means = history[:, :, :splits].mean(2)
@@ -113,23 +139,24 @@ def _threads_for(module: ConvexHeads, batch: FeatureBatch) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run(trainer: Trainer, module: LightningModule, data: LightningDataModule) -> None:
+def run(trainer: Trainer, module: LightningModule, data: LightningDataModule, checkpoint: Path | None = None) -> None:
     """Fit; an interruption stays one, where Lightning would ignore further ones and exit with code 1."""
     try:
-        trainer.fit(module, data)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from error
 
 
 def quiet_trainer(epochs: int, callbacks: list[Callback]) -> Trainer:
-    """A Lightning trainer without its own bar, logger, checkpoints and tips."""
+    """A Lightning trainer without its own bar, logger and tips; it makes checkpoints only where a callback does."""
     return Trainer(
         max_epochs=epochs,
         accelerator="cuda" if torch.cuda.is_available() else "cpu",  # Apple's MPS has no float64
         devices=1,
+        limit_val_batches=0,  # the modules, or a callback, compare candidates themselves
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=callbacks,

@@ -11,7 +11,7 @@ whatever the order, the seed or the solver. All folds and candidates are one sta
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -91,6 +91,29 @@ class Heads:
         """Logits of every head, accumulated in float64."""
         weights, bias = self.weights.astype(np.float64), self.bias.astype(np.float64)
         return features.astype(np.float64) @ weights.transpose(0, 2, 1) + bias[:, None, :]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training an arm gives, however it was done.
+
+    Args:
+        folds: One head a fold, or the one head of a given validation split.
+        refit: One head trained on all training images.
+        curves: Training loss, validation loss and accuracy, one row a step of whatever kind.
+        summary: What run.json says of the training.
+        notes: What the user should be told.
+        forward_passes: Images that passed the backbone and were not stored.
+        equal_epochs: Folds' heads and refitted head of a longer training, where equal steps and equal epochs differ.
+    """
+
+    folds: Heads
+    refit: Heads
+    curves: list[dict[str, float]]
+    summary: dict[str, Any]
+    notes: list[str]
+    forward_passes: int = 0
+    equal_epochs: tuple[Heads, Heads] | None = None
 
 
 class ConvexHeads(LightningModule):

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import PIL
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int32, Int64, UInt8
 
 from blurtrain.config import DataConfig
 from blurtrain.decoding import DECODER_VERSION, Geometry
@@ -31,14 +32,65 @@ KEYS_AT_ONCE = 4096  # images handed to the threads together: what waits in memo
 RARE_FORMAT = 0.02  # a format below this share of the images is worth a look
 
 
+@runtime_checkable
+class Pixels(Protocol):
+    """Where the pixels of an image set come from."""
+
+    def read(self, positions: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3 height width"]:
+        """Pixels of some images at the network's size."""
+
+
+@dataclass(frozen=True)
+class StoredPixels:
+    """Pixels that were decoded once and stored.
+
+    Args:
+        table: Of decoded pixels.
+        keys: Its row of each image.
+    """
+
+    table: Table
+    keys: Ids
+
+    def read(self, positions: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3 height width"]:
+        """Stored pixels of some images."""
+        return self.table.read(self.keys[positions], "pixels")
+
+
+@dataclass(frozen=True)
+class DecodedPixels:
+    """Pixels that are decoded whenever they are asked for.
+
+    Args:
+        source: Of the images.
+        geometry: Brings them to the network's size.
+    """
+
+    source: Source
+    geometry: Geometry
+
+    def read(self, positions: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3 height width"]:
+        """Freshly decoded pixels of some images.
+
+        Raises:
+            DataError: If a file cannot be read any more.
+        """
+        return np.stack([self._decode(index) for index in positions.tolist()])
+
+    def _decode(self, index: int) -> UInt8[np.ndarray, "3 height width"]:
+        try:
+            return self.geometry.apply(self.source.decode(index))
+        except (DataError, OSError) as error:
+            raise DataError(f"{self.source.items[index].name} {error}") from error
+
+
 @dataclass(frozen=True)
 class ImageSet:
-    """Images that were decoded and split; pixels stay in the store.
+    """Images that were split; their pixels are read when they are needed.
 
     Args:
         classes: Names, in the order of the labels.
         names: Of the images within their source.
-        keys: Rows of the pixel table.
         ids: Names by content: rows of the feature tables.
         labels: Class of each image.
         groups: Statistical unit of each image, a place in `group_labels`.
@@ -47,12 +99,11 @@ class ImageSet:
         validation: Positions of the validation images; empty where folds take their place.
         test: Positions of the test images.
         native_scale: Native pixels per pixel of the network's input, for the median image.
-        pixels: The table of decoded pixels.
+        pixels: Where they come from.
     """
 
     classes: tuple[str, ...]
     names: list[str]
-    keys: Ids
     ids: Ids
     labels: Int64[np.ndarray, " images"]
     groups: Int64[np.ndarray, " images"]
@@ -61,11 +112,11 @@ class ImageSet:
     validation: Int64[np.ndarray, " validation"]
     test: Int64[np.ndarray, " test"]
     native_scale: float
-    pixels: Table
+    pixels: Pixels
 
     def read_pixels(self, positions: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3 height width"]:
-        """Stored pixels of some images."""
-        return self.pixels.read(self.keys[positions], "pixels")
+        """Pixels of some images at the network's size."""
+        return self.pixels.read(positions)
 
     def group_names(self, positions: Int64[np.ndarray, " n"]) -> list[str]:
         """Statistical units of some images."""
@@ -81,27 +132,30 @@ def check_source(config: DataConfig) -> None:
     open_source(config)
 
 
-def load(config: DataConfig, geometry: Geometry, cache: Path) -> ImageSet:
-    """Decode what is not stored yet, name every image by its content, and split.
+def load(config: DataConfig, geometry: Geometry, cache: Path | Literal[False]) -> ImageSet:
+    """Decode every image, or find it stored, name it by its content, and split.
+
+    Args:
+        config: Of the images.
+        geometry: Brings them to the network's size.
+        cache: Folder in which decoded pixels are stored, or false: then only names and sizes are kept, and pixels
+            are decoded anew whenever they are read.
 
     Raises:
         DataError: If the source or an image cannot be used; every unreadable image is counted, the first named.
         StoreError: If the store cannot be read or written.
     """
     source = open_source(config)
-    key = {
-        "kind": "pixels",
-        "resize": geometry.resize,
-        "crop": geometry.crop,
-        "interpolation": geometry.interpolation,
-        "decoder": DECODER_VERSION,
-        "pillow": PIL.__version__,
-    }
-    table = Table(cache / "pixels" / f"{geometry.crop}-{sha256(repr(key))[:8]}", key)
-    keys = _keys(source)
-    _decode_missing(source, keys, geometry, table)
-    ids = table.read(keys, "content").reshape(len(keys), ID.itemsize).view(ID)[:, 0]
-    sizes = table.read(keys, "size")
+    pixels: Pixels
+    if cache is False:
+        ids, sizes = _name_all(source, geometry)
+        pixels = DecodedPixels(source, geometry)
+    else:
+        table, keys = _pixel_table(geometry, cache), _keys(source)
+        _decode_missing(source, keys, geometry, table)
+        ids = table.read(keys, "content").reshape(len(keys), ID.itemsize).view(ID)[:, 0]
+        sizes = table.read(keys, "size")
+        pixels = StoredPixels(table, keys)
     _mention_rare_formats(source)
     labels = np.array([item.label for item in source.items], np.int64)
     train, validation, test = split(source.items, ids, labels, config.test_fraction)
@@ -110,7 +164,6 @@ def load(config: DataConfig, geometry: Geometry, cache: Path) -> ImageSet:
     return ImageSet(
         classes=source.classes,
         names=[item.name for item in source.items],
-        keys=keys,
         ids=ids,
         labels=labels,
         groups=groups,
@@ -119,8 +172,20 @@ def load(config: DataConfig, geometry: Geometry, cache: Path) -> ImageSet:
         validation=validation,
         test=test,
         native_scale=float(np.median(sizes.min(axis=1)) / geometry.resize),
-        pixels=table,
+        pixels=pixels,
     )
+
+
+def _pixel_table(geometry: Geometry, cache: Path) -> Table:
+    key = {
+        "kind": "pixels",
+        "resize": geometry.resize,
+        "crop": geometry.crop,
+        "interpolation": geometry.interpolation,
+        "decoder": DECODER_VERSION,
+        "pillow": PIL.__version__,
+    }
+    return Table(cache / "pixels" / f"{geometry.crop}-{sha256(repr(key))[:8]}", key)
 
 
 def _keys(source: Source) -> Ids:
@@ -143,16 +208,38 @@ def _decode_missing(source: Source, keys: Ids, geometry: Geometry, table: Table)
     """Store the pixels of every image that is not stored yet, shard by shard."""
     _, first = np.unique(keys, return_index=True)
     missing = np.sort(first[~table.has(keys[first])])
-    shard = max(1, SHARD_BYTES // (3 * geometry.crop**2))
+    for chunk, rows in _decoded(source, missing, geometry):
+        pixels, content, size = (np.stack(column) for column in zip(*rows, strict=True))
+        table.append(keys[chunk], {"pixels": pixels, "content": content, "size": size})
+
+
+def _name_all(source: Source, geometry: Geometry) -> tuple[Ids, Int32[np.ndarray, "images 2"]]:
+    """Content name and size of every image; the pixels are let go."""
+    ids, sizes = np.empty(len(source.items), ID), np.empty((len(source.items), 2), np.int32)
+    for chunk, rows in _decoded(source, np.arange(len(ids)), geometry):
+        ids[chunk] = [content.tobytes() for _, content, _ in rows]
+        sizes[chunk] = [size for _, _, size in rows]
+    return ids, sizes
+
+
+def _decoded(
+    source: Source, wanted: Int64[np.ndarray, " images"], geometry: Geometry
+) -> Iterator[tuple[Int64[np.ndarray, " rows"], list["_Row"]]]:
+    """Decode images by several threads, in pieces that fit in memory.
+
+    Raises:
+        DataError: After the last piece, if an image could not be decoded.
+    """
+    piece = max(1, SHARD_BYTES // (3 * geometry.crop**2))
     bad: list[str] = []
     with (
         warnings.catch_warnings(),
-        progress("reading images", len(missing)) as bar,
+        progress("reading images", len(wanted)) as bar,
         ThreadPoolExecutor(_threads()) as pool,
     ):
         # Too large images are refused by `decode`, and odd ones that still decode are no news to the user.
         warnings.filterwarnings("ignore", module="PIL")
-        for chunk in _chunks(missing, shard):
+        for chunk in _chunks(wanted, piece):
             rows = []
             try:
                 for row in pool.map(lambda index: _row(source, index, geometry), chunk.tolist()):
@@ -162,12 +249,12 @@ def _decode_missing(source: Source, keys: Ids, geometry: Geometry, table: Table)
                 pool.shutdown(cancel_futures=True)
                 raise
             bad += [row for row in rows if isinstance(row, str)]
-            good = [(i, row) for i, row in zip(chunk, rows, strict=True) if not isinstance(row, str)]
+            good = [(index, row) for index, row in zip(chunk, rows, strict=True) if not isinstance(row, str)]
             if good:
-                _append(table, keys[[i for i, _ in good]], [row for _, row in good])
+                yield np.array([index for index, _ in good]), [row for _, row in good]
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        raise DataError(f"{bad[0]}{more}: mend or remove it; the images that could be read are stored")
+        raise DataError(f"{bad[0]}{more}: mend or remove it")
 
 
 _Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # pixels, content id, width and height
@@ -183,11 +270,6 @@ def _row(source: Source, index: int, geometry: Geometry) -> _Row | str:
     content.update(image.tobytes())
     name = np.frombuffer(row_id(content.hexdigest()), np.uint8)
     return pixels, name, np.array(image.size, np.int32)
-
-
-def _append(table: Table, keys: Ids, rows: list[_Row]) -> None:
-    pixels, content, size = (np.stack(column) for column in zip(*rows, strict=True))
-    table.append(keys, {"pixels": pixels, "content": content, "size": size})
 
 
 def _chunks(values: np.ndarray, size: int) -> Iterator[np.ndarray]:

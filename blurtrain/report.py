@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from blurtrain.files import whole_file
+from blurtrain.kernels import FAMILIES
+from blurtrain.views import Blur
 
 # Okabe and Ito's palette: told apart with every kind of colour blindness; the line styles also in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
-SHORTFALL = 0.99  # a sampled gaussian narrower than this share of its sigma is stated with its true width
+SHORTFALL = 0.99  # a kernel narrower than this share of what its strength says is stated with its true width
+MOST_COLUMNS = 3  # panels side by side: more would be too small on a page
 LINES = ("o-", "s--", "^-.", "D:", "v-")
 
 Comparison = Mapping[str, Any]
@@ -95,13 +98,34 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield "Heads share most of their training images: a fresh training set would change more than they show."
     for view in comparison["views"]:
         effective = view["standard_deviation"]
-        if view["family"] == "gaussian" and effective < SHORTFALL * view["strength"]:
+        if effective < SHORTFALL * _nominal(view):
             yield f"{view['name']}: sampled at whole pixels, its standard deviation is {effective:.2f} px."
     yield "* heavy: at least twice as wide as the strongest copy; p of each such view is adjusted (Holm)"
     for name, other in comparison["heavy_mean"]["against_reference"].items():
         clean = comparison["views"][0]["against_reference"][name]
         yield ""
         yield finding(name, other, clean, comparison)
+    if comparison.get("equal_epochs"):
+        yield from _equal_epochs(comparison)
+
+
+def _equal_epochs(comparison: Comparison) -> Iterator[str]:
+    """What stands beside the result at equal steps."""
+    other, reference = comparison["equal_epochs"], comparison["reference"]
+    for name, heavy in other["heavy_mean"]["against_reference"].items():
+        times = other["steps"][name] / other["steps"][reference]
+        yield ""
+        yield f"The above is at equal steps. At equal epochs, {times:.1f} times the steps of {reference}:"
+        yield f"under heavy blur {name} is {_against(heavy, reference)},"
+        yield f"on clean images {_against(other['clean'][name], reference)}."
+
+
+def _nominal(view: Mapping[str, Any]) -> float:
+    """What the strength of a blur stands for; a measured one is what it is."""
+    family = FAMILIES.get(view["family"])
+    if family is None or family.from_file:
+        return 0.0
+    return family.spread(Blur(view["family"], view["strength"], view["angle"], view["border"]))
 
 
 def finding(name: str, heavy: Mapping[str, Any], clean: Mapping[str, Any], comparison: Comparison) -> str:
@@ -139,7 +163,7 @@ def markdown_table(comparison: Comparison) -> str:
 
 
 def accuracy_picture(path: Path, comparison: Comparison) -> None:
-    """Accuracy versus strength, one panel a family, with 95 % bands and the heavy range shaded.
+    """Accuracy versus strength, one panel a curve, with 95 % bands and the heavy range shaded.
 
     Raises:
         StoreError: If the file cannot be written.
@@ -147,13 +171,17 @@ def accuracy_picture(path: Path, comparison: Comparison) -> None:
     from matplotlib.figure import Figure
 
     views = comparison["views"]
-    families = list(dict.fromkeys(view["family"] for view in views if view["family"] != "clean"))
-    figure = Figure(figsize=(6.4 * len(families), 4.4), layout="constrained", dpi=120)
-    for panel, family in zip(figure.subplots(1, len(families), squeeze=False)[0], families, strict=True):
-        shown = [view for view in views if view["family"] in (family, "clean")]
-        _draw_curves(panel, shown, comparison)
-        panel.set_xlabel(f"{family} blur: strength in px at network size")
+    curves = {view["curve"]: view["family"] for view in views if view["family"] != "clean"}
+    columns = min(len(curves), MOST_COLUMNS)
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(6.4 * columns, 4.4 * rows), layout="constrained", dpi=120)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (curve, family) in zip(panels, curves.items(), strict=False):
+        _draw_curves(panel, [view for view in views if view["curve"] in (curve, "clean")], comparison)
+        panel.set_xlabel(f"{curve} blur: {FAMILIES[family].strength}")
         panel.set_ylabel("accuracy in %")
+    for panel in panels[len(curves) :]:
+        panel.remove()
     figure.suptitle(_title(comparison), fontsize=11)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png")

@@ -15,6 +15,7 @@ from blurtrain.files import whole_file
 from blurtrain.views import Blur
 
 REFIT = "refit"
+EQUAL_EPOCHS = "equal epochs: "  # before the names of heads that were trained as many epochs as another arm's
 TOP_K = 5  # reported where there are more than twice as many classes
 BLOCK = 4096  # images whose logits are held at once
 
@@ -40,9 +41,10 @@ SCHEMA = pa.schema(
 Logits = Callable[[Blur, slice], Float64[np.ndarray, "heads images classes"]]
 
 
-def head_names(folds: int) -> list[str]:
-    """Names of an arm's heads: its folds, then the refit."""
-    return [*(f"fold-{i}" for i in range(folds)), REFIT]
+def head_names(folds: int, *, equal_epochs: bool = False) -> list[str]:
+    """Names of an arm's heads: its folds, then the refit; and these again at equal epochs."""
+    names = [*(f"fold-{i}" for i in range(folds)), REFIT]
+    return names + [EQUAL_EPOCHS + name for name in names] * equal_epochs
 
 
 def write_predictions(
@@ -150,8 +152,13 @@ class ViewPredictions:
         return [i for i, name in enumerate(self.heads) if name != REFIT]
 
 
-def read_predictions(path: Path, view: Blur) -> ViewPredictions:
+def read_predictions(path: Path, view: Blur, *, equal_epochs: bool = False) -> ViewPredictions:
     """Stored predictions of one view.
+
+    Args:
+        path: The parquet file.
+        view: The view.
+        equal_epochs: Of the heads at equal epochs, where the arm has such; else of its only ones.
 
     Raises:
         RunError: If the file cannot be read or has no such view.
@@ -163,7 +170,9 @@ def read_predictions(path: Path, view: Blur) -> ViewPredictions:
     if len(table) == 0:
         raise RunError(f"{path} has no predictions for {view.name}: the runs must share their sweep")
     column = {name: table[name].to_numpy() for name in table.column_names}
-    heads = list(dict.fromkeys(column["head"]))
+    every = list(dict.fromkeys(column["head"]))
+    longer = [head for head in every if head.startswith(EQUAL_EPOCHS)]
+    heads = longer if longer and equal_epochs else [head for head in every if head not in longer]
     # Rows run block by block; within a block by head, then image.
     by_head = [column["head"] == head for head in heads]
     first = by_head[0]
@@ -171,7 +180,7 @@ def read_predictions(path: Path, view: Blur) -> ViewPredictions:
         images=column["image"][first],
         groups=column["group"][first],
         labels=column["label"][first].astype(np.int64),
-        heads=heads,
+        heads=[head.removeprefix(EQUAL_EPOCHS) for head in heads],
         **{
             name: np.stack([column[name][rows] for rows in by_head])
             for name in ("predicted", "probability", "confidence", "rank")
@@ -184,9 +193,10 @@ class SweepRow:
     """Metrics of a run on one view: means over the folds' heads, and the refitted head's accuracy."""
 
     view: str
+    curve: str
     family: str
     strength: float
-    strength_native: float
+    strength_native: float | None  # px of the median image; of a psf none, whose strength is a scale
     angle: float | None
     images: int
     heads: int
@@ -218,9 +228,10 @@ def metrics_of(predictions: ViewPredictions, view: Blur, classes: int, native_sc
     accuracies: Float[np.ndarray, " heads"] = metrics.accuracy(predictions.correct[predictions.folds])
     return SweepRow(
         view=view.name,
+        curve=view.curve,
         family=view.family,
         strength=view.strength,
-        strength_native=view.strength * native_scale,
+        strength_native=None if view.file is not None else view.strength * native_scale,
         angle=view.angle,
         images=len(predictions.labels),
         heads=len(accuracies),

@@ -47,16 +47,15 @@ def write_run(
             writer.add_scalar("train/nll", point["train_nll"], step)
             writer.add_scalar("validation/nll", point["validation_nll"], step)
             writer.add_scalar("validation/accuracy", point["validation_accuracy"], step)
-        families = dict.fromkeys(row.family for row in rows if row.strength > 0)
-        for family in families:
+        for curve in dict.fromkeys(row.curve for row in rows if row.strength > 0):
             for row in rows:
-                if row.family in (family, "clean"):
+                if row.curve in (curve, "clean"):
                     for metric in SWEPT:
                         step = round(STEPS_PER_PIXEL * row.strength)
-                        writer.add_scalar(f"sweep {family}/{metric}", getattr(row, metric), step)
+                        writer.add_scalar(f"sweep {curve}/{metric}", getattr(row, metric), step)
         for view, pictures in samples.items():
             step = round(STEPS_PER_PIXEL * view.strength)
-            writer.add_images(f"test images/{view.family}", torch.from_numpy(pictures), step)
+            writer.add_images(f"test images/{view.curve}", torch.from_numpy(pictures), step)
         final = _final_metrics(rows)
         assert writer.file_writer is not None
         for summary in hparams(dict(hyperparameters), final):

@@ -1,14 +1,15 @@
 """One arm: config in, run folder out."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Int64
 from safetensors.numpy import save_file
 
 from blurtrain import backbones, engines, features, fitting, heads, images, runs, sweep, tensorboard
@@ -16,23 +17,25 @@ from blurtrain.blur import blur_pixels
 from blurtrain.chatter import silence
 from blurtrain.config import Config, plain
 from blurtrain.files import sha256, whole_file, write_json, write_text
-from blurtrain.progress import say
+from blurtrain.kernels import content, kernel
+from blurtrain.progress import progress, say
 from blurtrain.version import VERSION
 from blurtrain.views import CLEAN, Blur
 
 EXPORT_CHECK_IMAGES = 8  # real images on which a new export of the backbone is compared with torch
+CHECKPOINT = ".partial-training-"
 SAMPLES = 4  # test images shown in TensorBoard
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the arms of one experiment share."""
+    """What the arms of one experiment share; there is no store where ``cache`` is false."""
 
     images: images.ImageSet
     backbone: backbones.FrozenBackbone
     fingerprint: str
     engine: engines.Engine
-    store: features.FeatureStore
+    store: features.FeatureStore | None
 
 
 def prepare(config: Config) -> Prepared:
@@ -44,17 +47,20 @@ def prepare(config: Config) -> Prepared:
         StoreError: If the store cannot be read or written.
     """
     silence()
-    assert config.cache is not False
     images.check_source(config.data)  # bad folders are told before the backbone is read
+    for view in {*config.train_views, *config.test_views} - {CLEAN}:
+        kernel(view)  # and bad point-spread functions
     backbone = backbones.load(config.backbone)
     loaded = images.load(config.data, backbone.preprocessing.geometry, config.cache)
     if len(loaded.validation) == 0:
         images.folds(loaded, config.head.folds)  # too few images are told before the backbone runs
+    fingerprint = backbone.fingerprint()
+    if config.cache is False:
+        return Prepared(loaded, backbone, fingerprint, engines.TorchEngine(backbone), None)
     sample = blur_pixels(loaded.read_pixels(loaded.train[:EXPORT_CHECK_IMAGES]), CLEAN)
     engine = engines.build(backbone, config.engine, config.cache, sample)
-    return Prepared(
-        loaded, backbone, backbone.fingerprint(), engine, features.store_for(backbone, engine, config.cache)
-    )
+    store = features.store_for(backbone, engine, config.cache)
+    return Prepared(loaded, backbone, fingerprint, engine, store)
 
 
 def inputs_of(config: Config, ready: Prepared) -> dict[str, str]:
@@ -71,8 +77,9 @@ def inputs_of(config: Config, ready: Prepared) -> dict[str, str]:
         ),
         "test": sha256(loaded.ids[loaded.test].tobytes(), loaded.labels[loaded.test].tobytes()),
         "backbone": ready.fingerprint,
-        "geometry": ready.store.geometry,
+        "geometry": repr(ready.backbone.preprocessing.geometry),
         "engine": ready.engine.name,
+        "psf": sha256(*(content(view) for view in config.test_views)),
     }
 
 
@@ -92,18 +99,19 @@ def train(config: Config, ready: Prepared) -> Path:
     """
     folder = runs.begin(config)
     _say_what_is_trained(config, ready)
-    wanted = _wanted(config, ready.images)
-    extraction = features.extract(ready.images, wanted, ready.engine, ready.store, config.batch_size)
-    fit = _fit(config, ready)
-    if not fit.converged:
-        say(f"warning: the heads are not at their optimum (gradient {fit.largest_gradient:.1e}): raise head.tolerance")
-    if _at_edge(config, fit):
-        say(f"note: the chosen l2 {fit.l2:g} is at the edge of head.l2: candidates beyond it might do better")
-    _save_head(folder / "head.safetensors", {"weight": fit.refit.weights[0], "bias": fit.refit.bias[0]})
-    _save_head(folder / "heads-folds.safetensors", {"weight": fit.folds.weights, "bias": fit.folds.bias})
-    rows = _sweep(config, ready, fit)
-    _write_events(config, ready, fit, rows)
-    write_json(folder / runs.RESULT, _result(config, ready, fit, extraction))  # last: the run is finished
+    trained, extraction = (
+        _train_on_images(config, ready) if ready.store is None else _fit_features(config, ready, ready.store)
+    )
+    for note in trained.notes:
+        say(note)
+    _save_heads(folder, "", trained.folds, trained.refit)
+    if trained.equal_epochs is not None:
+        _save_heads(folder, "-equal-epochs", *trained.equal_epochs)
+    rows = _sweep(config, ready, trained)
+    _write_events(config, ready, trained, rows)
+    write_json(folder / runs.RESULT, _result(config, ready, trained, extraction))  # last: the run is finished
+    for checkpoint in folder.glob(f"{CHECKPOINT}*"):
+        checkpoint.unlink(missing_ok=True)
     return folder
 
 
@@ -130,13 +138,17 @@ def _wanted(config: Config, loaded: images.ImageSet) -> dict[Blur, Int64[np.ndar
     }
 
 
-def _fit(config: Config, ready: Prepared) -> fitting.Fit:
+def _fit_features(
+    config: Config, ready: Prepared, store: features.FeatureStore
+) -> tuple[heads.Trained, features.Extraction]:
+    """The convex heads, on features that are stored where they are not yet."""
     loaded = ready.images
+    extraction = features.extract(loaded, _wanted(config, loaded), ready.engine, store, config.batch_size)
     positions = np.r_[loaded.train, loaded.validation]
     training, validation = _masks(config, loaded)
     copies = len(config.train_views)
-    return fitting.fit(
-        np.concatenate([ready.store.read(view, loaded, positions) for view in config.train_views]),
+    fit = fitting.fit(
+        np.concatenate([store.read(view, loaded, positions) for view in config.train_views]),
         np.tile(loaded.labels[positions], copies),
         np.tile(training, copies),  # a copy stays with its original
         np.tile(validation, copies),
@@ -144,10 +156,26 @@ def _fit(config: Config, ready: Prepared) -> fitting.Fit:
         l2=config.head.l2,
         tolerance=config.head.tolerance,
     )
+    return fit.trained(), extraction
 
 
-def _at_edge(config: Config, fit: fitting.Fit) -> bool:
-    return len(config.head.l2) > 1 and fit.l2 in (min(config.head.l2), max(config.head.l2))
+def _train_on_images(config: Config, ready: Prepared) -> tuple[heads.Trained, features.Extraction]:
+    """Heads trained on image batches; nothing is stored."""
+    from blurtrain import minibatch  # imports albumentations, which takes seconds
+
+    loaded = ready.images
+    inputs = sha256(repr(sorted(inputs_of(config, ready).items())))
+    trained = minibatch.fit(
+        config.minibatch,
+        ready.backbone,
+        ready.engine,
+        loaded,
+        config.train_views,
+        images.folds(loaded, config.head.folds) if len(loaded.validation) == 0 else None,
+        batch_size=config.batch_size,
+        checkpoint=config.run_folder / f"{CHECKPOINT}{inputs[:16]}.ckpt",
+    )
+    return trained, features.Extraction(0, trained.forward_passes + len(loaded.test) * len(config.test_views))
 
 
 def _masks(
@@ -162,60 +190,76 @@ def _masks(
     return ~validation, validation
 
 
-def _sweep(config: Config, ready: Prepared, fit: fitting.Fit) -> list[sweep.SweepRow]:
+def _sweep(config: Config, ready: Prepared, trained: heads.Trained) -> list[sweep.SweepRow]:
     """Write predictions of all heads on all views, and the metrics made from them."""
     loaded, folder = ready.images, config.run_folder
-    joined = heads.Heads(
-        np.concatenate([fit.folds.weights, fit.refit.weights]), np.concatenate([fit.folds.bias, fit.refit.bias])
-    )
-
-    tables = {view: ready.store.table(view) for view in config.test_views}
-
-    def logits(view: Blur, block: slice) -> Float64[np.ndarray, "heads images classes"]:
-        return joined.logits(tables[view].read(loaded.ids[loaded.test[block]], "features"))
-
+    sets = [(trained.folds, trained.refit), *([trained.equal_epochs] if trained.equal_epochs else [])]
+    parts = [part for pair in sets for part in pair]
+    joined = heads.Heads(np.concatenate([p.weights for p in parts]), np.concatenate([p.bias for p in parts]))
     path = folder / "predictions.parquet"
-    sweep.write_predictions(
-        path,
-        ids=loaded.ids[loaded.test],
-        groups=loaded.group_names(loaded.test),
-        labels=loaded.labels[loaded.test],
-        views=config.test_views,
-        heads=sweep.head_names(len(fit.folds.bias)),
-        logits=logits,
-    )
+    with _test_features(config, ready) as features_of:
+        sweep.write_predictions(
+            path,
+            ids=loaded.ids[loaded.test],
+            groups=loaded.group_names(loaded.test),
+            labels=loaded.labels[loaded.test],
+            views=config.test_views,
+            heads=sweep.head_names(len(trained.folds.bias), equal_epochs=trained.equal_epochs is not None),
+            logits=lambda view, block: joined.logits(features_of(view, loaded.test[block])),
+        )
     rows = list(sweep.sweep_rows(path, config.test_views, len(loaded.classes), loaded.native_scale))
     write_text(folder / "sweep.csv", sweep.table_text(rows))
     write_json(folder / "sweep.json", [asdict(row) for row in rows])
     return rows
 
 
-def _save_head(path: Path, tensors: Mapping[str, Float32[np.ndarray, "..."]]) -> None:
+_FeaturesOf = Callable[[Blur, Int64[np.ndarray, " images"]], Float32[np.ndarray, "images features"]]
+
+
+@contextmanager
+def _test_features(config: Config, ready: Prepared) -> Iterator[_FeaturesOf]:
+    """Features of test images: read where they are stored, else computed."""
+    loaded = ready.images
+    if ready.store is not None:
+        tables = {view: ready.store.table(view) for view in config.test_views}
+        yield lambda view, positions: tables[view].read(loaded.ids[positions], "features")
+        return
+    with progress("running the backbone", len(loaded.test) * len(config.test_views), "view") as bar:
+        yield lambda view, positions: features.compute(loaded, positions, view, ready.engine, config.batch_size, bar)
+
+
+def _save_heads(folder: Path, suffix: str, folds: heads.Heads, refit: heads.Heads) -> None:
+    """The refitted head as one layer, the folds' heads stacked."""
+    _save(folder / f"head{suffix}.safetensors", {"weight": refit.weights[0], "bias": refit.bias[0]})
+    _save(folder / f"heads-folds{suffix}.safetensors", {"weight": folds.weights, "bias": folds.bias})
+
+
+def _save(path: Path, tensors: Mapping[str, Float32[np.ndarray, "..."]]) -> None:
     with whole_file(path) as temporary:
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
 
 
-def _write_events(config: Config, ready: Prepared, fit: fitting.Fit, rows: list[sweep.SweepRow]) -> None:
+def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows: list[sweep.SweepRow]) -> None:
     pixels = ready.images.read_pixels(ready.images.test[:SAMPLES])
     tensorboard.write_run(
         config.run_folder,
-        curves=fit.curves,
+        curves=trained.curves,
         rows=rows,
         samples={view: blur_pixels(pixels, view) for view in config.test_views},
         hyperparameters={
             "arm": config.arm,
             "backbone": config.backbone.name,
             "copies": ", ".join(view.name for view in config.train_views[1:]) or "none",
-            "l2": fit.l2,
-            "folds": len(fit.folds.bias),
+            "l2": trained.summary.get("l2", 0.0),
+            "folds": len(trained.folds.bias),
         },
     )
 
 
-def _result(config: Config, ready: Prepared, fit: fitting.Fit, extraction: features.Extraction) -> dict[str, Any]:
+def _result(config: Config, ready: Prepared, trained: heads.Trained, extraction: features.Extraction) -> dict[str, Any]:
     """The contents of run.json."""
     loaded, backbone = ready.images, ready.backbone
-    shapes = {"head.weight": list(fit.refit.weights[0].shape), "head.bias": list(fit.refit.bias[0].shape)}
+    shapes = {"head.weight": list(trained.refit.weights[0].shape), "head.bias": list(trained.refit.bias[0].shape)}
     return {
         "arm": config.arm,
         "classes": list(loaded.classes),
@@ -229,15 +273,7 @@ def _result(config: Config, ready: Prepared, fit: fitting.Fit, extraction: featu
         },
         "copies": [view.name for view in config.train_views[1:]],
         "trainable": {"names": shapes, "parameters": sum(int(np.prod(shape)) for shape in shapes.values())},
-        "head": {
-            "l2": fit.l2,
-            "candidates": fit.candidates,
-            "at_edge_of_grid": _at_edge(config, fit),
-            "iterations": fit.iterations,
-            "largest_gradient": fit.largest_gradient,
-            "converged": fit.converged,
-            "heads": len(fit.folds.bias),
-        },
+        "head": trained.summary,
         "engine": ready.engine.name,
         "inputs": inputs_of(config, ready),
         "forward_passes": asdict(extraction),

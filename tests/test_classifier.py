@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from blurtrain import backbones, engines, fitting, images, training
-from blurtrain.blur import blur_pixels
-from blurtrain.classifier import BlurClassifier, ImageBatch, ImageDataModule, ViewDataset
+from blurtrain.batches import ImageDataModule, ViewDataset
+from blurtrain.classifier import BlurClassifier, FoldBatch, ImageBatch
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
 from blurtrain.errors import RunError
 from blurtrain.runs import load_run
@@ -89,7 +89,7 @@ def random_head(classifier: BlurClassifier) -> BlurClassifier:
     return classifier.eval()
 
 
-def pairs(loader: DataLoader[ImageBatch]) -> tuple[Tensor, Tensor]:
+def pairs(loader: DataLoader[ImageBatch | FoldBatch]) -> tuple[Tensor, Tensor]:
     """All images and labels of a loader."""
     batches = list(loader)
     return torch.cat([batch.images for batch in batches]), torch.cat([batch.labels for batch in batches])
@@ -201,59 +201,6 @@ def test_predict_gives_probabilities(
     torch.testing.assert_close(torch.cat([batch for batch in again if isinstance(batch, Tensor)]), expected)
 
 
-# Image batches
-
-
-def test_views_follow_each_other(digits: images.ImageSet) -> None:
-    dataset = ViewDataset(digits, digits.train[:4], (CLEAN, SLIGHT, HEAVY))
-    assert len(dataset) == 12
-    for index, (view, position) in enumerate((v, p) for v in (CLEAN, SLIGHT, HEAVY) for p in digits.train[:4]):
-        image, label = dataset[index]
-        np.testing.assert_array_equal(image, blur_pixels(digits.read_pixels(np.array([position])), view)[0])
-        assert int(label) == digits.labels[position]
-
-
-def test_only_training_images_have_copies(digits: images.ImageSet) -> None:
-    module = ImageDataModule(digits, train_views=(CLEAN, SLIGHT), test_view=HEAVY, batch_size=7)
-    assert len(pairs(module.train_dataloader())[1]) == 2 * len(digits.train)
-    assert module.val_dataloader() == []  # the embedded set has no validation split
-    seen, labels = pairs(module.test_dataloader())
-    np.testing.assert_array_equal(labels, digits.labels[digits.test])
-    np.testing.assert_array_equal(seen, blur_pixels(digits.read_pixels(digits.test), HEAVY))
-
-
-def test_given_validation_split_is_seen_clean(digits: images.ImageSet) -> None:
-    split = replace(digits, train=digits.train[:60], validation=digits.train[60:])
-    loader = ImageDataModule(split, train_views=(CLEAN, SLIGHT), test_view=HEAVY).val_dataloader()
-    assert isinstance(loader, DataLoader)
-    np.testing.assert_array_equal(pairs(loader)[0], blur_pixels(digits.read_pixels(split.validation), CLEAN))
-
-
-def test_workers_do_not_change_a_batch(digits: images.ImageSet) -> None:
-    split = replace(digits, train=digits.train[:20])
-    loaders = [
-        ImageDataModule(split, (CLEAN, SLIGHT), batch_size=8, workers=workers, seed=3).train_dataloader()
-        for workers in (0, 2)
-    ]
-    for _ in range(2):  # epochs, with workers that persist
-        for ours, theirs in zip(*loaders, strict=True):
-            assert torch.equal(ours.images, theirs.images)
-            assert torch.equal(ours.labels, theirs.labels)
-
-
-def test_order_follows_from_the_seed_alone(digits: images.ImageSet) -> None:
-    def order(seed: int, epochs: int = 1) -> list[Tensor]:
-        loader = ImageDataModule(digits, seed=seed, batch_size=100).train_dataloader()
-        return [next(iter(loader)).images for _ in range(epochs)]
-
-    torch.manual_seed(1)
-    first = order(0, epochs=2)
-    torch.manual_seed(2)
-    assert torch.equal(order(0)[0], first[0])
-    assert not torch.equal(order(1)[0], first[0])
-    assert not torch.equal(first[1], first[0])
-
-
 # Runs
 
 
@@ -299,6 +246,7 @@ def test_classifier_of_a_run_goes_on_training(
 
 def test_folds_heads_are_validated_on_their_own_images(run_folder: Path, tiny: Config, digits: images.ImageSet) -> None:
     ready = training.prepare(tiny)
+    assert ready.store is not None
     folds = images.folds(digits, tiny.head.folds)
     saved = load_arrays(run_folder / "heads-folds.safetensors")
     result = load_run(run_folder).result["head"]
@@ -322,6 +270,7 @@ def test_folds_heads_are_fitted_on_the_other_folds_alone(
     run_folder: Path, tiny: Config, digits: images.ImageSet
 ) -> None:
     store = training.prepare(tiny).store
+    assert store is not None
     folds = images.folds(digits, tiny.head.folds)
     saved = load_arrays(run_folder / "heads-folds.safetensors")
     l2 = (load_run(run_folder).result["head"]["l2"],)

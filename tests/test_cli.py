@@ -138,6 +138,10 @@ def test_print_config_is_a_config_that_can_be_given_back(capsys: pytest.CaptureF
 
 
 STRENGTH = "strength of gaussian must be a number from 0 to 1000 px"
+FOLDER_SENTENCE = (
+    "data.root 'none' is not a folder: give ROOT/train/CLASS and ROOT/test/CLASS, ROOT/CLASS, "
+    "or 'glyphs' for the embedded images"
+)
 FAMILY_SENTENCE = f"family: must be one of {', '.join(map(repr, FAMILIES))}, got: vox"
 
 
@@ -145,7 +149,7 @@ FAMILY_SENTENCE = f"family: must be one of {', '.join(map(repr, FAMILIES))}, got
     ("words", "sentence"),
     [
         (["comapre"], "command 'comapre' is not known: did you mean 'compare'?"),
-        (["xyz"], "command 'xyz' is not known: give one of train, compare, cache, pretrain"),
+        (["xyz"], "command 'xyz' is not known: give one of train, compare, preview, backbones, cache, pretrain"),
         (["train", "--head.fold", "3"], "option --head.fold is not known: did you mean 'head.folds'?"),
         (["train", "--batchsize=3"], "option --batchsize is not known: did you mean 'batch_size'?"),
         (["compare", "--zzz", "3"], "option --zzz is not known: blurtrain compare --help lists them"),
@@ -170,9 +174,13 @@ FAMILY_SENTENCE = f"family: must be one of {', '.join(map(repr, FAMILIES))}, got
         (["train", "--copies", "[{strength: [1]}]"], "key 'strength' is not known: did you mean 'strengths'?"),
         (["train", "--copies", "1"], "copies: must be a list, got: 1"),
         (["train", "--sweep", "[]"], "sweep must be at least one blur with a strength above 0, got []"),
-        (["train", "--name", "a/b"], "name must be a file name without slashes, got 'a/b'"),
+        (["train", "--name", "a/b"], "name must be a file name without slashes and control characters, got 'a/b'"),
         (["cache", "--unused_for", "-1"], "--unused_for must be 0 or more days, got -1.0"),
         (["pretrain", "--seed", "-1"], "--seed must be 0 or more, got -1"),
+        (["preview", "--images", "0"], "images must be from 1 to 32, got 0"),
+        (["preview", "--images", "some"], "images: must be a whole number, got: some"),
+        (["preview", "--out", "p.jpg"], "out must be a file that ends in .png, got 'p.jpg'"),
+        (["preview", "--data.root", "none"], FOLDER_SENTENCE),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -272,7 +280,7 @@ def test_a_truncated_image_is_named_before_any_training(fails: Fails, tmp_path: 
         whole = Path("photos", name).read_bytes()
         Path("photos", name).write_bytes(whole[: len(whole) // 2])
     sentence = fails("compare", "--data.root", "photos", steps=True)
-    assert re.fullmatch(r"train/a/0\.png cannot be decoded \(.*\) \(and 1 more\): mend or remove it; .*", sentence)
+    assert re.fullmatch(r"train/a/0\.png cannot be decoded \(.*\) \(and 1 more\): mend or remove it", sentence)
 
 
 # weights that cannot be used
@@ -383,6 +391,64 @@ def test_a_full_or_read_only_folder(fails: Fails, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("blurtrain.files.tempfile.mkstemp", refuse)
     sentence = fails("train", "--data.glyphs.train", "20", "--data.glyphs.test", "10", steps=True)
     assert f"cannot be written ({os.strerror(number)}): free space or choose another folder" in sentence
+
+
+# the picture grid
+
+
+def test_a_preview_is_drawn_where_the_runs_lie(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["preview", "--data.glyphs.train", "20", "--data.glyphs.test", "10", "--runs", "mine"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out == "4 training images, clean and through 6 blurs: mine/preview-glyphs-glyphnet.png\n"
+    assert tree(tmp_path) == {tmp_path / "mine", tmp_path / "mine" / "preview-glyphs-glyphnet.png"}
+
+
+def test_a_preview_is_drawn_where_it_is_wanted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    photos(tmp_path / "photos", {"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 1})
+    Path("blurs.yaml").write_text("copies: []\nsweep: [{family: box, strengths: [3]}]\ndata: {root: photos}\n")
+    assert main(["preview", "--config", "blurs.yaml", "--images", "1", "--out", "pictures/p.PNG"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == ("1 training image, clean and through 1 blur: pictures/p.PNG\n", "")
+    with Image.open("pictures/p.PNG") as drawn:
+        assert drawn.format == "PNG"
+    assert not Path("runs").exists()
+    assert not Path("cache").exists()
+
+
+# the networks
+
+
+def test_backbones_lists_what_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    for file in ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth", "other.pth"):
+        (tmp_path / "hub" / "checkpoints" / file).touch()
+    assert main(["backbones", "res*[05]0*"]) == 0
+    assert capsys.readouterr() == (
+        "name             input px  features  parameters  weights at hand\n"
+        "resnet50              224      2048      23.5 M  IMAGENET1K_V1, IMAGENET1K_V2\n"
+        "resnext50_32x4d       224      2048      23.0 M  -\n",
+        "",
+    )
+    assert main(["backbones", "glyph"]) == 0
+    assert capsys.readouterr() == (
+        "name      input px  features  parameters  weights at hand\n"
+        "glyphnet        64       192       0.7 M  embedded\n",
+        "",
+    )
+
+
+def test_backbones_that_do_not_exist(fails: Fails) -> None:
+    assert fails("backbones", "resnt") == (
+        "no backbone is called 'resnt': did you mean resnet50 or resnet34 or resnet18?"
+    )
+    assert fails("backbones", "swin_t") == (
+        "swin_t is an attention network (ShiftedWindowAttention), not a convolutional one: "
+        "blurtrain backbones lists those"
+    )
 
 
 # the store

@@ -239,12 +239,11 @@ def test_unreadable_image_is_named_and_the_others_counted(
     with pytest.raises(DataError) as caught:
         read(photo_folder)
     assert str(caught.value) == (
-        "test/green/101.jpg is no image in a known format (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM): "
-        "mend or remove it; the images that could be read are stored"
+        "test/green/101.jpg is no image in a known format (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM): mend or remove it"
     )
     whole = (photo_folder / "train" / "red" / "1.jpg").read_bytes()
     (photo_folder / "train" / "red" / "1.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"^t.*/.*jpg .* \(and 1 more\): mend or remove it; the images that could"):
+    with pytest.raises(DataError, match=r"^t.*/.*jpg .* \(and 1 more\): mend or remove it$"):
         read(photo_folder)
     bad.unlink()
     (photo_folder / "train" / "red" / "1.jpg").unlink()

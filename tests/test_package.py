@@ -18,12 +18,12 @@ HEAVY = ("torch", "torchvision", "pytorch_lightning", "onnxruntime", "albumentat
 
 # Ground floor first: a module imports only modules that stand before it, inside functions too.
 LADDER = [
-    *("version", "errors", "views", "kernels", "config", "files", "chatter", "progress"),
+    *("version", "errors", "views", "psf", "convolution", "kernels", "config", "files", "chatter", "progress"),
     *("blur", "metrics", "inference", "lbfgs", "store"),
     *("decoding", "glyphs", "sources", "splits", "images"),
-    *("glyphnet", "backbones", "engines", "features", "heads", "fitting"),
-    *("runs", "classifier", "sweep", "comparison", "report", "tensorboard"),
-    *("training", "experiment", "pretrain", "cli"),
+    *("glyphnet", "cutting", "weights", "backbones", "catalogue", "engines", "features", "heads", "fitting"),
+    *("runs", "classifier", "transforms", "batches", "minibatch", "sweep", "comparison", "report", "tensorboard"),
+    *("training", "experiment", "previews", "pretrain", "cli"),
 ]
 OUTSIDE = ["__init__", "__main__"]  # names for users: they stand on top
 MOST_LINES = 400

@@ -292,9 +292,12 @@ def test_unknown_intervals_and_no_heavy_view_break_no_picture(tmp_path: Path, co
 
 def test_a_second_family_gets_a_panel(tmp_path: Path, comparison: dict[str, Any]) -> None:
     for view in deepcopy(comparison["views"][1:]):
-        comparison["views"].append(view | {"family": "box"})
-    width, height = draw(tmp_path / "accuracy.png", comparison).size
-    assert (width, height) == (2 * 768, 528)
+        comparison["views"].append(view | {"family": "box", "curve": "box"})
+    assert draw(tmp_path / "accuracy.png", comparison).size == (2 * 768, 528)
+    for view in deepcopy(comparison["views"][1:3]):
+        for angle in (0, 45):
+            comparison["views"].append(view | {"family": "motion", "curve": f"motion at {angle} degrees"})
+    assert draw(tmp_path / "accuracy.png", comparison).size == (3 * 768, 2 * 528)
 
 
 def test_the_same_comparison_gives_the_same_picture(tmp_path: Path, comparison: dict[str, Any]) -> None:
@@ -307,3 +310,14 @@ def test_a_picture_that_cannot_be_written_is_one_sentence(tmp_path: Path, compar
     (tmp_path / "figures").touch()
     with pytest.raises(StoreError, match=r"accuracy.png cannot be written \(.*\): free space or choose another folder"):
         report.accuracy_picture(tmp_path / "figures" / "accuracy.png", comparison)
+
+
+def test_a_blur_narrower_than_its_strength_says_is_noted_in_any_family(comparison: dict[str, Any]) -> None:
+    for family, strength, deviation in (("motion", 1.0, 0.0), ("defocus", 3.0, 1.536), ("psf", 1.0, 0.3)):
+        extra = {"family": family, "strength": strength, "standard_deviation": deviation, "name": f"{family} here"}
+        comparison["views"].append(comparison["views"][-1] | extra)
+    text = report.terminal_table(comparison)
+    assert "motion here: sampled at whole pixels, its standard deviation is 0.00 px." in text
+    assert "gaussian 0.5: sampled at whole pixels, its standard deviation is 0.46 px." in text
+    assert "defocus here: sampled" not in text
+    assert "psf here: sampled" not in text  # a measured one is what it is

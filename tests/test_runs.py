@@ -47,9 +47,13 @@ def test_config_comes_back_from_its_folder(tmp_path: Path, config: Config) -> No
     assert runs.read_config(tmp_path) == config.resolved()
 
 
+def is_name(text: str) -> bool:
+    return text.strip(". ") != "" and not set(text) & set("/\\") and text.isprintable()
+
+
 @settings(max_examples=25)  # jsonargparse is slow
 @given(
-    name=st.none() | st.text(min_size=1).filter(lambda name: name.strip(". ") != "" and not set(name) & set("/\\\0")),
+    name=st.none() | st.text(min_size=1).filter(is_name),
     strengths=st.lists(st.floats(1e-300, 1000), min_size=1, max_size=3, unique=True),
     border=st.sampled_from(["reflect101", "symmetric", "replicate", "circular", "zero"]),
     l2=st.lists(st.floats(1e-300, 1e300), min_size=1, max_size=3),

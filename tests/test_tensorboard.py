@@ -30,6 +30,7 @@ def read(folder: Path) -> EventAccumulator:
 def row(view: Blur, accuracy: float) -> SweepRow:
     return SweepRow(
         view=view.name,
+        curve=view.curve,
         family=view.family,
         strength=view.strength,
         strength_native=view.strength,
