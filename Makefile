@@ -6,7 +6,7 @@ INSTALLED_DEV := .venv/installed-dev
 FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train-baseline train-augmented compare tensorboard test test-slow lint format bench clean
+.PHONY: help install train-baseline train-augmented compare preview backbones tensorboard test test-slow lint format bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -24,12 +24,18 @@ train-augmented: $(INSTALLED) ## train the augmented arm: clean images and sligh
 compare: $(INSTALLED) ## train both arms where missing, and compare them under heavy blur
 	$(BIN)/blurtrain compare --config configs/augmented.yaml $(FLAGS)
 
+preview: $(INSTALLED) ## draw training images through the blurs: make preview FLAGS='--data.root ROOT'
+	$(BIN)/blurtrain preview --config configs/augmented.yaml $(FLAGS)
+
+backbones: $(INSTALLED) ## list the networks that can be imported: make backbones FLAGS=resnet
+	$(BIN)/blurtrain backbones $(FLAGS)
+
 tensorboard: $(INSTALLED) ## show all runs in TensorBoard on 127.0.0.1:6006
 	@echo "TensorBoard: http://127.0.0.1:6006/?smoothing=0#timeseries (Ctrl-C ends it)"
 	$(BIN)/tensorboard --logdir runs --host 127.0.0.1 --port 6006 $(FLAGS)
 
 test: $(INSTALLED_DEV) ## run the tests
-	$(BIN)/pytest -m "not slow" --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)
+	$(BIN)/pytest -m "not slow" -n auto --dist worksteal --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)
 
 test-slow: $(INSTALLED_DEV) ## run the tests that take longer
 	$(BIN)/pytest -m slow --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)

@@ -11,6 +11,8 @@ import yaml
 
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, plain
 from blurtrain.errors import ConfigError
+from blurtrain.kernels import is_heavy
+from blurtrain.runs import config_from
 from blurtrain.views import CLEAN, Blur
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -230,3 +232,11 @@ def test_supplied_augmented_config_says_what_the_defaults_are() -> None:
         sweep=grids("sweep"),
     )
     assert written.identity() == Config().identity()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("*.yaml")))
+def test_supplied_configs_are_understood_and_test_heavy_blur(name: str) -> None:
+    config = config_from(yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8")))
+    assert config.arm == ("baseline" if name == "baseline.yaml" else "augmented")
+    heavy = [view for view in config.test_views if view.file is None and is_heavy(view, config.train_views[1:])]
+    assert heavy or not config.copies or name == "psf.yaml"  # whose width only the user's file knows
