@@ -4,9 +4,12 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 INSTALLED_DEV := .venv/installed-dev
 FLAGS ?=
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+UV := build/uv/bin/uv
+COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --annotation-style line
 
 .DEFAULT_GOAL := help
-.PHONY: help install train-baseline train-augmented compare preview backbones tensorboard test test-slow lint format bench clean
+.PHONY: help install train-baseline train-augmented compare preview backbones tensorboard test test-slow lint format bench lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -52,16 +55,26 @@ format: $(INSTALLED_DEV) ## format the code
 bench: $(INSTALLED_DEV) ## measure speed beside a plain Lightning recipe: make bench FLAGS='--root ROOT --weights FILE'
 	$(BIN)/python benchmarks/speed.py $(FLAGS)
 
+lock: $(UV) ## pin what is installed again, keeping versions that still fit: make lock FLAGS=--upgrade
+	$(COMPILE) -o requirements.lock $(FLAGS)
+	$(COMPILE) -o requirements-dev.lock --extra dev -c requirements.lock $(FLAGS)
+
 clean: ## remove what tools leave behind; never touches runs, cache or data
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find blurtrain tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml
+# Without build isolation, which would fetch a setuptools that nothing pins: the lock has one, since torch needs it too.
+$(INSTALLED): pyproject.toml requirements.lock
 	test -x $(BIN)/pip || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blurtrain needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(INSTALLED_DEV): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+$(INSTALLED_DEV): $(INSTALLED) requirements-dev.lock
+	$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
+
+$(UV):
+	$(PYTHON) -m venv --clear build/uv
+	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
