@@ -21,7 +21,8 @@ from torch.overrides import TorchFunctionMode
 
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.errors import StoreError
-from blurtrain.files import file_sha256, sha256, whole_file, write_json
+from blurtrain.files import file_sha256, remove_partial, sha256, whole_file, write_json
+from blurtrain.locks import held
 from blurtrain.progress import say
 
 TOLERANCE = 1e-4  # of the features' scale: an engine that differs more is not used
@@ -94,10 +95,12 @@ def build(
     if choice == "torch" or (choice == "auto" and torch.cuda.is_available()):
         return TorchEngine(backbone)
     key = sha256(backbone.fingerprint(), repr(sample.shape[1:]), onnxruntime.__version__, torch.__version__)[:16]
-    path = cache / "engines" / f"{backbone.name}-{key}.onnx"
+    path = cache / "engines" / f"{backbone.name}-{key}" / "network.onnx"
     verdict = _stored_verdict(path)
     if verdict is None:
-        verdict = _export(backbone, path, sample)
+        with held(path.with_name(".lock"), f"exporting {backbone.name}"):
+            remove_partial(path.parent)
+            verdict = _stored_verdict(path) or _export(backbone, path, sample)
     if verdict["agrees"]:
         return OnnxEngine(path)
     say(f"note: torch runs {backbone.name}: {verdict['reason']}")

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from blurtrain.blur import blur_pixels
 from blurtrain.decoding import DECODER_VERSION
 from blurtrain.engines import Engine
 from blurtrain.errors import BackboneError
-from blurtrain.files import sha256
+from blurtrain.files import remove_partial, sha256
 from blurtrain.images import ImageSet
 from blurtrain.kernels import content
+from blurtrain.locks import in_turn
 from blurtrain.progress import Progress, progress, say
 from blurtrain.store import Table
 from blurtrain.views import Blur
@@ -98,7 +100,8 @@ def extract(
     """Store the features of every wanted (image, view) pair that is not stored yet.
 
     Blurring runs in a thread of its own beside the engine. What is finished is stored shard by shard, so an
-    interrupted extraction goes on where it stopped.
+    interrupted extraction goes on where it stopped. Processes that want the same views share them out: each is
+    computed by one of them.
 
     Raises:
         StoreError: If the store cannot be read or written.
@@ -109,12 +112,21 @@ def extract(
     distinct = sum(len(np.unique(images.ids[positions])) for positions in wanted.values())
     if total < distinct:
         say(f"{'reusing':<22} {distinct - total} of {distinct} stored features")
-    with progress("running the backbone", total, "view") as bar:
-        for view, positions, features in _shards(images, missing, engine, batch_size):
-            _require_finite(features)
-            tables[view].append(images.ids[positions], {"features": features})
-            bar.advance(len(positions))
-    return Extraction(reused=distinct - total, computed=total)
+    computed = 0
+    unfinished = {view: tables[view].lock for view, positions in missing.items() if len(positions)}
+    turns = in_turn(unfinished, "running the same backbone")
+    with progress("running the backbone", total, "view") as bar, closing(turns):
+        for view in turns:
+            remove_partial(tables[view].folder)
+            tables[view].refresh()
+            positions = _missing(images, missing[view], tables[view])
+            bar.advance(len(missing[view]) - len(positions))  # another process has done them meanwhile
+            for shard, features in _shards(images, positions, view, engine, batch_size):
+                _require_finite(features)
+                tables[view].append(images.ids[shard], {"features": features})
+                bar.advance(len(shard))
+            computed += len(positions)
+    return Extraction(reused=distinct - computed, computed=computed)
 
 
 def compute(
@@ -125,15 +137,12 @@ def compute(
     Raises:
         BackboneError: If a feature is not finite.
     """
-    batches = _ahead(_blurred(images, [(view, positions)], batch_size))
     parts = []
-    try:
+    with closing(_ahead(_blurred(images, [positions], view, batch_size))) as batches:
         for _ in range(0, len(positions), batch_size):
             parts.append(engine(next(batches)))
             _require_finite(parts[-1])
             bar.advance(len(parts[-1]))
-    finally:
-        batches.close()
     return np.concatenate(parts)
 
 
@@ -151,29 +160,22 @@ def _missing(images: ImageSet, positions: Positions, table: Table) -> Positions:
 
 
 def _shards(
-    images: ImageSet, missing: Mapping[Blur, Positions], engine: Engine, batch_size: int
-) -> Iterator[tuple[Blur, Positions, Float32[np.ndarray, "rows features"]]]:
-    """Finished shards: a view, its images and their features."""
-    pieces = [
-        (view, positions[start : start + SHARD_ROWS])
-        for view, positions in missing.items()
-        for start in range(0, len(positions), SHARD_ROWS)
-    ]
-    batches = _ahead(_blurred(images, pieces, batch_size))
-    try:
-        for view, positions in pieces:
-            count = -(-len(positions) // batch_size)
-            yield view, positions, np.concatenate([engine(next(batches)) for _ in range(count)])
-    finally:
-        batches.close()
+    images: ImageSet, positions: Positions, view: Blur, engine: Engine, batch_size: int
+) -> Iterator[tuple[Positions, Float32[np.ndarray, "rows features"]]]:
+    """Finished shards: some images and their features."""
+    shards = [positions[start : start + SHARD_ROWS] for start in range(0, len(positions), SHARD_ROWS)]
+    with closing(_ahead(_blurred(images, shards, view, batch_size))) as batches:
+        for shard in shards:
+            count = -(-len(shard) // batch_size)
+            yield shard, np.concatenate([engine(next(batches)) for _ in range(count)])
 
 
 def _blurred(
-    images: ImageSet, pieces: list[tuple[Blur, Positions]], batch_size: int
+    images: ImageSet, shards: list[Positions], view: Blur, batch_size: int
 ) -> Iterator[Float32[np.ndarray, "batch 3 height width"]]:
-    for view, positions in pieces:
-        for start in range(0, len(positions), batch_size):
-            yield blur_pixels(images.read_pixels(positions[start : start + batch_size]), view)
+    for shard in shards:
+        for start in range(0, len(shard), batch_size):
+            yield blur_pixels(images.read_pixels(shard[start : start + batch_size]), view)
 
 
 class _ahead:  # noqa: N801 - reads as a function, like `map`

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from blurtrain.errors import StoreError
+
+SEAL = "checksum"
+
+PARTIAL = ".partial-"  # how the name of a file that is being written begins
 
 
 @contextmanager
@@ -24,7 +29,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -61,6 +66,37 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Write indented JSON, whole or not at all; NaN is refused because JSON has none."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed processes were writing in a folder and below; only for who alone writes there."""
+    for left in list(folder.rglob(f"{PARTIAL}*")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON with a checksum of its own contents, whole or not at all."""
+    write_json(path, {**value, SEAL: _seal(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The contents of a file that `write_sealed` has written.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is not what was written.
+    """
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict) or value.pop(SEAL, None) != _seal(value):
+        raise ValueError("its checksum is not that of its contents")
+    return value
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(value, sort_keys=True))
 
 
 def sha256(*parts: bytes | str) -> str:

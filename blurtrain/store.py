@@ -32,6 +32,7 @@ Ids = Shaped[np.ndarray, " rows"]
 _NUMPY_TYPES = {"U8": "u1", "I32": "<i4", "I64": "<i8", "U32": "<u4", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _HEADER_LIMIT = 1 << 20  # bytes; our headers are below one kilobyte
 _DESCRIPTION = "table.json"
+LOCK = ".lock"
 _SHARDS = "[!.]*.safetensors"  # a name with a leading dot is a shard that another process is writing
 
 
@@ -133,8 +134,19 @@ class Table:
         with suppress(OSError):  # not there yet, or in a folder that may only be read
             os.utime(folder / _DESCRIPTION)  # when it was last used, for `blurtrain cache`
         self._indexed = -1  # shards that the index knows
-        for path in sorted(folder.glob(_SHARDS)):
-            self._add(path)
+        self.refresh()
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that adds rows (`blurtrain.locks`); reading needs none."""
+        return self.folder / LOCK
+
+    def refresh(self) -> None:
+        """Take note of what other processes have stored meanwhile."""
+        known = {shard.path for shard in self._shards}
+        for path in sorted(self.folder.glob(_SHARDS)):
+            if path not in known:
+                self._add(path)
 
     def _add(self, path: Path) -> None:
         try:
@@ -231,6 +243,11 @@ class TableSummary:
     rows: int
     size: int  # bytes
     used: float  # seconds since the epoch at which it was last opened
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that adds rows."""
+        return self.folder / LOCK
 
 
 def summaries(root: Path) -> Iterator[TableSummary]:

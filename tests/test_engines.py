@@ -138,7 +138,7 @@ def test_export_that_was_changed_is_not_used(
     backbone: FrozenBackbone, pictures: np.ndarray, tmp_path: Path, exports: list[str]
 ) -> None:
     expected = engines.build(backbone, "auto", tmp_path, pictures)(pictures)
-    (path,) = (tmp_path / "engines").glob("*.onnx")
+    (path,) = (tmp_path / "engines").rglob("*.onnx")
     digest = file_sha256(path)
     model = onnx.load(path)  # still a network, but one that gives other features
     array = onnx.numpy_helper.to_array(model.graph.initializer[0])
@@ -155,7 +155,7 @@ def test_export_that_is_incomplete_is_not_used(
     damage: str, backbone: FrozenBackbone, pictures: np.ndarray, tmp_path: Path, exports: list[str]
 ) -> None:
     engines.build(backbone, "auto", tmp_path, pictures)
-    (path,) = (tmp_path / "engines").glob("*.onnx")
+    (path,) = (tmp_path / "engines").rglob("*.onnx")
     verdict = path.with_suffix(".json")
     if damage.startswith("absent"):
         (path if "network" in damage else verdict).unlink()
@@ -185,7 +185,8 @@ def test_network_that_onnx_gets_wrong_is_run_by_torch(
     assert exports == ["export"]
 
 
-def test_difference_sees_a_wrong_feature(backbone: FrozenBackbone, pictures: np.ndarray) -> None:
+@pytest.mark.parametrize("sign", [1, -1])
+def test_difference_sees_a_wrong_feature(sign: int, backbone: FrozenBackbone, pictures: np.ndarray) -> None:
     right = eager(backbone, pictures)
 
     class Wrong:
@@ -194,7 +195,7 @@ def test_difference_sees_a_wrong_feature(backbone: FrozenBackbone, pictures: np.
         def __call__(self, images: np.ndarray) -> np.ndarray:
             assert images is pictures
             features = right.copy()
-            features[3, 5] += 0.01 * np.abs(right).max()
+            features[3, 5] += sign * 0.01 * np.abs(right).max()
             return features
 
     assert engines.difference(TorchEngine(backbone), backbone, pictures) < 1e-5
@@ -216,7 +217,7 @@ def test_network_that_cannot_be_exported_is_run_by_torch(
     assert isinstance(engine, TorchEngine)
     expected = "note: torch runs glyphnet: it cannot be exported (RuntimeError: no such operator)\n"
     assert capsys.readouterr().err == expected
-    assert list((tmp_path / "engines").glob("*.onnx")) == []
+    assert list((tmp_path / "engines").rglob("*.onnx")) == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError(), RuntimeError("")])
