@@ -9,7 +9,7 @@ UV := build/uv/bin/uv
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --annotation-style line
 
 .DEFAULT_GOAL := help
-.PHONY: help install train-baseline train-augmented compare preview backbones tensorboard test test-slow lint format bench lock clean
+.PHONY: help install train-baseline train-augmented compare preview backbones tensorboard test test-slow coverage planted-bugs kills lint format bench lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -42,6 +42,15 @@ test: $(INSTALLED_DEV) ## run the tests
 
 test-slow: $(INSTALLED_DEV) ## run the tests that take longer
 	$(BIN)/pytest -m slow --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)
+
+coverage: $(INSTALLED_DEV) ## show which branches the tests do not reach
+	$(BIN)/pytest -m "not slow" -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered $(FLAGS)
+
+planted-bugs: $(INSTALLED_DEV) ## break the code in known ways; the tests must notice each
+	$(BIN)/python tests/planted_bugs.py $(FLAGS)
+
+kills: $(INSTALLED_DEV) ## kill, interrupt, double and damage comparisons: make kills FLAGS='--seeds 0 1 2'
+	$(BIN)/python -m tests.kills $(FLAGS)
 
 lint: $(INSTALLED_DEV) ## check format, style and types
 	$(BIN)/ruff format --check .

@@ -93,7 +93,7 @@ class BlurClassifier(LightningModule):
         backbone = load(run.config.backbone)
         run.require_backbone(backbone.fingerprint())
         classifier = cls(backbone, len(run.classes))
-        classifier.head.load_state_dict(read_weights(folder / "head.safetensors"))
+        classifier.head.load_state_dict(read_weights(run.file("head.safetensors")))
         return classifier
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:

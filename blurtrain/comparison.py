@@ -2,8 +2,8 @@
 
 import csv
 import io
-import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,13 @@ from jaxtyping import Bool, Float64, Shaped
 
 from blurtrain import inference, metrics, runs
 from blurtrain.errors import RunError
-from blurtrain.files import file_sha256
+from blurtrain.files import read_sealed
 from blurtrain.kernels import is_heavy, kernel
-from blurtrain.sweep import ViewPredictions, head_metrics, read_predictions
+from blurtrain.sweep import PREDICTIONS, ViewPredictions, head_metrics, read_predictions
 from blurtrain.version import VERSION
 from blurtrain.views import CLEAN, Blur
 
+RESULT = "comparison.json"
 JsonValue = Any  # what json.dumps takes
 
 
@@ -49,9 +50,11 @@ def open_arms(folders: Sequence[Path]) -> Arms:
     The reference is the arm without copies, or the first where every arm has some.
 
     Raises:
-        RunError: If a run is not finished, or the runs differ in test images or views.
+        RunError: If a run is not finished or is damaged, or the runs differ in test images or views.
     """
-    loaded = [runs.load_run(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
+    loaded = [runs.load_run(folder) for folder in {os.path.realpath(folder): folder for folder in folders}.values()]
+    for run in loaded:
+        run.file(PREDICTIONS)
     if len(loaded) < 2:
         raise RunError(f"a comparison needs at least 2 different runs, got {len(loaded)}")
     first = loaded[0]
@@ -82,8 +85,7 @@ def _solver(run: runs.Run) -> object:
 
 def inputs_of(arms: Arms) -> dict[str, str]:
     """A hash of every run that a comparison is made of: the same ones give the same comparison."""
-    hashes = {name: file_sha256(run.folder / "predictions.parquet") for name, run in arms.runs.items()}
-    return {**hashes, "blurtrain": VERSION}
+    return {**{name: run.result["files"][PREDICTIONS] for name, run in arms.runs.items()}, "blurtrain": VERSION}
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class _View:
 
 def _read_view(arms: Arms, view: Blur, *, equal_epochs: bool = False) -> _View:
     predictions = {
-        name: read_predictions(run.folder / "predictions.parquet", view, equal_epochs=equal_epochs)
+        name: read_predictions(run.folder / PREDICTIONS, view, equal_epochs=equal_epochs)
         for name, run in arms.runs.items()
     }
     reference = predictions[arms.reference]
@@ -332,7 +334,7 @@ def csv_text(comparison: Mapping[str, JsonValue]) -> str:
 def stored(folder: Path, arms: Arms) -> dict[str, JsonValue] | None:
     """The comparison that a folder holds, if it was made of exactly these runs."""
     try:
-        comparison: dict[str, JsonValue] = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+        comparison: dict[str, JsonValue] = read_sealed(folder / RESULT)
         if comparison["inputs"] == inputs_of(arms):
             return comparison
     except (OSError, ValueError, KeyError, TypeError):

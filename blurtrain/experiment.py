@@ -1,14 +1,14 @@
 """From configs or runs to a comparison folder: trains what is missing, then tables, pictures and TensorBoard."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from blurtrain import comparison, report, runs
 from blurtrain.config import Config
-from blurtrain.errors import ConfigError
-from blurtrain.files import write_json, write_text
+from blurtrain.errors import ConfigError, RunError
+from blurtrain.files import read_sealed, remove_partial, write_sealed, write_text
+from blurtrain.locks import held
 from blurtrain.progress import say
 
 PICTURE = "figures/accuracy.png"
@@ -28,7 +28,10 @@ def train(config: Config) -> Path:
         return config.run_folder
     from blurtrain import training  # imports torch, which a finished run does not need
 
-    return training.train(config, training.prepare(config))
+    with held(runs.lock(config.run_folder), f"training {config.run_folder}"):
+        if not runs.is_finished(config):  # or the other process has trained it
+            training.train(config, training.prepare(config))
+    return config.run_folder
 
 
 def compare(config: Config) -> Path:
@@ -53,7 +56,9 @@ def compare(config: Config) -> Path:
             if arm not in unfinished:  # told before the other arm is trained
                 runs.load_run(arm.run_folder).require_inputs(training.inputs_of(arm, prepared))
         for arm in unfinished:
-            training.train(arm, prepared)
+            with held(runs.lock(arm.run_folder), f"training {arm.run_folder}"):
+                if not runs.is_finished(arm):
+                    training.train(arm, prepared)
     return compare_runs([arm.run_folder for arm in arms], config.comparison_folder)
 
 
@@ -76,14 +81,20 @@ def compare_runs(folders: Sequence[Path], target: Path | None = None) -> Path:
     if comparison.stored(folder, arms) is not None:
         say(f"{folder} is finished already")
         return folder
-    result = comparison.compare_runs(folders)
+    with held(runs.lock(folder), f"making {folder}"):
+        if comparison.stored(folder, arms) is None:
+            _write_comparison(folder, comparison.compare_runs(folders))
+    return folder
+
+
+def _write_comparison(folder: Path, result: dict[str, Any]) -> None:
+    remove_partial(folder)
     write_text(folder / "comparison.csv", comparison.csv_text(result))
     report.accuracy_picture(folder / PICTURE, result)
     from blurtrain import tensorboard  # imports torch
 
     tensorboard.write_comparison(folder, table=report.markdown_table(result), figures={"accuracy": folder / PICTURE})
-    write_json(folder / "comparison.json", result)  # last: the comparison is finished
-    return folder
+    write_sealed(folder / comparison.RESULT, result)  # last: the comparison is finished
 
 
 def _joint_name(names: Sequence[str]) -> str:
@@ -94,6 +105,14 @@ def _joint_name(names: Sequence[str]) -> str:
 
 
 def read_comparison(folder: Path) -> dict[str, Any]:
-    """The contents of a finished comparison's comparison.json."""
-    contents: dict[str, Any] = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-    return contents
+    """The contents of a finished comparison's comparison.json.
+
+    Raises:
+        RunError: If there is none, or it is not what was written.
+    """
+    try:
+        return read_sealed(folder / comparison.RESULT)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{folder / comparison.RESULT} cannot be used ({error}): remove it, and the same comparison makes it again"
+        ) from error

@@ -6,6 +6,7 @@ the best of all (equal epochs). Best means the lowest loss on held-out images, a
 an arm are taken at the same step, the refitted one too.
 """
 
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,9 @@ def _is_readable(checkpoint: Path) -> bool:
     if not checkpoint.exists():
         return False
     try:
+        with zipfile.ZipFile(checkpoint) as contents:
+            if contents.testzip() is not None:  # torch compares no checksums
+                raise ValueError
         torch.load(checkpoint, weights_only=True)
     except Exception:  # whatever damaged bytes provoke
         say(f"{checkpoint} is damaged: training begins anew")

@@ -7,6 +7,7 @@ from typing import Any
 
 from blurtrain.files import whole_file
 from blurtrain.kernels import FAMILIES
+from blurtrain.runs import load_run
 from blurtrain.views import Blur
 
 # Okabe and Ito's palette: told apart with every kind of colour blindness; the line styles also in grey.
@@ -45,8 +46,12 @@ def terminal_table(comparison: Comparison) -> str:
 
 
 def sweep_table(folder: Path) -> str:
-    """The sweep of one run as text."""
-    rows = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    """The sweep of one run as text.
+
+    Raises:
+        RunError: If there is no finished run, or it is damaged.
+    """
+    rows = json.loads(load_run(folder).file("sweep.json").read_text(encoding="utf-8"))
     heads = rows[0]["heads"]
     lines = [f"Accuracy in % on {rows[0]['images']} test images, mean of {heads} head{'s' * (heads > 1)}"]
     lines += ["", f"{'blur':<16} accuracy   sd over heads     nll     ece   refitted head"]

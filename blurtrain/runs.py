@@ -1,6 +1,6 @@
 """Run folders: what an arm leaves, whose config made it, and whether it is finished."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ import yaml
 
 from blurtrain.config import Config, plain
 from blurtrain.errors import ConfigError, RunError
-from blurtrain.files import write_text
+from blurtrain.files import file_sha256, read_sealed, write_sealed, write_text
 
 CONFIG = "config.yaml"  # written first: whose run it is
 RESULT = "run.json"  # written last: it is finished
+WORK = "work.json"  # what the last process had to do: not part of the result
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class Run:
         """Names in the order of the labels."""
         names: list[str] = self.result["classes"]
         return names
+
+    def file(self, name: str) -> Path:
+        """One of its files, compared with its checksum.
+
+        Raises:
+            RunError: If it is missing, or not what was written.
+        """
+        return _as_written(self.folder, name, self.result)
 
     def require_inputs(self, inputs: dict[str, str]) -> None:
         """Check that the run was made from the same images, labels, folds, backbone and engine.
@@ -64,6 +73,17 @@ class Run:
             )
 
 
+def _as_written(folder: Path, name: str, result: Mapping[str, Any]) -> Path:
+    path, way_on = folder / name, f"remove {folder / RESULT}, and the command that made the run makes it again"
+    try:
+        same = file_sha256(path) == result.get("files", {}).get(name)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror or error}): {way_on}") from error
+    if not same:
+        raise RunError(f"{path} is not what was written, it is damaged or was changed: {way_on}")
+    return path
+
+
 def is_finished(config: Config) -> bool:
     """Whether the run of a config is finished; nothing is written.
 
@@ -74,11 +94,14 @@ def is_finished(config: Config) -> bool:
     if (folder / CONFIG).exists():
         _require_same(folder, config)
         return (folder / RESULT).exists()
-    if folder.exists() and (
-        not folder.is_dir() or any(path for path in folder.iterdir() if not path.name.startswith(".partial-"))
-    ):
+    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
         raise RunError(f"{folder} exists and is no run: choose another name with --name, or move it away")
     return False
+
+
+def lock(folder: Path) -> Path:
+    """The lock of a run or a comparison, beside its folder: held by the process that makes it."""
+    return folder.parent / f".{folder.name}.lock"
 
 
 def begin(config: Config) -> Path:
@@ -91,6 +114,21 @@ def begin(config: Config) -> Path:
     if not is_finished(config) and not (config.run_folder / CONFIG).exists():
         write_text(config.run_folder / CONFIG, dump_config(config))
     return config.run_folder
+
+
+def finish(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write what a run found, with the checksums of its other files: now it is finished.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if _is_result(path.name)}
+    write_sealed(folder / RESULT, {**result, "files": files})
+
+
+def _is_result(name: str) -> bool:
+    """Whether a file is made by the config alone; events have times in them."""
+    return not name.startswith((".", "events.")) and name not in (RESULT, WORK)
 
 
 def _require_same(folder: Path, config: Config) -> None:
@@ -153,11 +191,17 @@ def load_run(folder: Path) -> Run:
     """A finished run.
 
     Raises:
-        RunError: If there is none in the folder.
+        RunError: If there is none in the folder, or it is damaged.
     """
-    config = read_config(folder)
     try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        result = read_sealed(folder / RESULT)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        read_config(folder)  # what is no run at all says so
         raise RunError(f"{folder} is not finished: run blurtrain train --config {folder / CONFIG}") from error
-    return Run(folder, config, result)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{folder / RESULT} cannot be used ({error}): remove it, and blurtrain train --config {folder / CONFIG} "
+            "makes the run again"
+        ) from error
+    _as_written(folder, CONFIG, result)
+    return Run(folder, read_config(folder), result)

@@ -14,6 +14,7 @@ from blurtrain.errors import RunError
 from blurtrain.files import whole_file
 from blurtrain.views import Blur
 
+PREDICTIONS = "predictions.parquet"
 REFIT = "refit"
 EQUAL_EPOCHS = "equal epochs: "  # before the names of heads that were trained as many epochs as another arm's
 TOP_K = 5  # reported where there are more than twice as many classes

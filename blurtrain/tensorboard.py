@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from blurtrain.errors import StoreError
+from blurtrain.files import PARTIAL
 from blurtrain.sweep import SweepRow
 from blurtrain.views import Blur
 
 STEPS_PER_PIXEL = 100  # TensorBoard's steps are integers: a blur of 1.5 px stands at step 150
-ABANDONED = 600  # seconds after which what a killed process was writing is removed
 SWEPT = ("accuracy", "macro_accuracy", "nll", "ece")
 
 
@@ -100,10 +99,7 @@ class _Events:
     def __enter__(self) -> SummaryWriter:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for left in self._folder.glob(".partial-*/"):
-                if time.time() - left.stat().st_mtime > ABANDONED:
-                    shutil.rmtree(left, ignore_errors=True)
-            self._aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=self._folder))
+            self._aside = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self._folder))
             self._writer = SummaryWriter(str(self._aside))
         except OSError as error:
             raise self._unwritable(error) from error

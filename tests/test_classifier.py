@@ -1,5 +1,6 @@
 """`BlurClassifier` in a user's own Trainer, and the way back from a finished run."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from blurtrain.batches import ImageDataModule, ViewDataset
 from blurtrain.classifier import BlurClassifier, FoldBatch, ImageBatch
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
 from blurtrain.errors import RunError
-from blurtrain.runs import load_run
+from blurtrain.runs import WORK, load_run
 from blurtrain.views import CLEAN, Blur
 from tests.conftest import EMBEDDED
 
@@ -130,6 +131,26 @@ def test_training_step_is_the_cross_entropy(
     runner = trainer()
     runner.fit(classifier.train(), datamodule=ImageDataModule(digits, batch_size=100))  # one batch: logged at zero
     assert float(runner.callback_metrics["train/nll"]) == pytest.approx(np.log(10))
+
+
+@pytest.mark.parametrize("folds", [[0, 0, 1, 2, 2, 2], [1] * 6], ids=["several folds", "one fold alone"])
+def test_each_folds_head_learns_from_the_other_folds(
+    folds: list[int], classifier: BlurClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images_, labels = torch.rand(6, 3, 64, 64, generator=generator), torch.arange(6)
+    several = BlurClassifier(classifier.backbone, classes=10, folds=3)
+    monkeypatch.setattr(several, "log", lambda *_: None)  # there is no trainer
+    with torch.no_grad():
+        for parameter in [*several.head.parameters(), *several.fold_heads.parameters()]:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        logits = [head(several.backbone(images_)) for head in (several.head, *several.fold_heads)]
+        loss = several.training_step(FoldBatch(images_, labels, torch.tensor(folds)), 0)
+    every = [[row for row in range(6) if folds[row] != fold] for fold in (-1, 0, 1, 2)]
+    expected = [
+        float(F.cross_entropy(one[rows], labels[rows])) for one, rows in zip(logits, every, strict=True) if rows
+    ]
+    assert float(loss) == pytest.approx(sum(expected), rel=1e-5)
 
 
 def test_optimizer_holds_the_head_alone(classifier: BlurClassifier) -> None:
@@ -289,15 +310,20 @@ def test_folds_heads_are_fitted_on_the_other_folds_alone(
         np.testing.assert_allclose(saved["weight"][fold], alone.refit.weights[0], atol=2e-3)
 
 
+def work(folder: Path) -> dict[str, int]:
+    """What training a run had to do."""
+    counts: dict[str, int] = json.loads((folder / WORK).read_text())["forward_passes"]
+    return counts
+
+
 def test_other_weights_are_refused(tiny: Config, run_folder: Path, tmp_path: Path) -> None:
     state = load_file(EMBEDDED)
     path = tmp_path / "weights.safetensors"
     save_file(state, path)
     config = replace(tiny, name="own", backbone=BackboneConfig(weights=str(path)), runs=tmp_path / "runs")
     folder = training.train(config, training.prepare(config))
-    reused = load_run(folder).result
-    assert reused["forward_passes"]["computed"] == 0  # the same tensors from another file
-    assert reused["backbone"]["fingerprint"] == load_run(run_folder).result["backbone"]["fingerprint"]
+    assert work(folder)["computed"] == 0  # the same tensors from another file
+    assert load_run(folder).result["backbone"]["fingerprint"] == load_run(run_folder).result["backbone"]["fingerprint"]
     state["bn.running_mean"] += 0.5  # what training in the wrong mode would do
     save_file(state, path)
     with pytest.raises(RunError, match=r"was trained on a backbone with fingerprint .* but .* now gives .*: restore"):
@@ -342,10 +368,9 @@ def forward_passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 def test_second_arm_recomputes_nothing(
     tiny: Config, run_folder: Path, tmp_path: Path, forward_passes: Iterator[list[int]]
 ) -> None:
-    first = load_run(run_folder).result["forward_passes"]
-    assert first == {"reused": 0, "computed": 100 * 2 + 50 * 3}  # each image in each of its views, once
+    assert work(run_folder) == {"reused": 0, "computed": 100 * 2 + 50 * 3}  # each image in each of its views, once
     baseline = replace(tiny.baseline(), runs=tmp_path / "runs")
     folder = training.train(baseline, training.prepare(baseline))
-    assert load_run(folder).result["forward_passes"] == {"reused": 100 + 50 * 3, "computed": 0}
+    assert work(folder) == {"reused": 100 + 50 * 3, "computed": 0}
     assert next(forward_passes) == []
     assert folder.name == "tiny-baseline"

@@ -15,7 +15,7 @@ import pytest
 from blurtrain import comparison, experiment, runs, sweep
 from blurtrain.config import BlurGrid, Config
 from blurtrain.errors import RunError
-from blurtrain.files import write_json, write_text
+from blurtrain.files import write_text
 from blurtrain.views import CLEAN, Blur
 
 Correct = Sequence[Sequence[int]]  # 1 or 0, one row a head
@@ -62,7 +62,7 @@ def make_run(
         heads=sweep.head_names(len(correct[CLEAN])),
         logits=logits,
     )
-    write_json(folder / runs.RESULT, {"classes": list(classes), "native_pixels_per_pixel": 1.0})
+    runs.finish(folder, {"classes": list(classes), "native_pixels_per_pixel": 1.0})
     return folder
 
 
@@ -449,6 +449,19 @@ def test_another_number_of_folds_is_refused(tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", AUGMENTED, three)
     with pytest.raises(RunError, match=r"different test images or heads"):
         comparison.compare_runs([baseline, other])
+
+
+@pytest.mark.parametrize("name", ["training", "test", "backbone", "engine"])
+def test_runs_that_were_made_of_other_inputs_are_refused(tmp_path: Path, name: str) -> None:
+    inputs = {"training": "a", "test": "b", "backbone": "c", "engine": "d"}
+    result = {"classes": ["no", "yes"], "native_pixels_per_pixel": 1.0}
+    folders = made_up(tmp_path)
+    for folder in folders:
+        runs.finish(folder, {**result, "inputs": inputs})
+    assert comparison.open_arms(folders).reference == "baseline"
+    runs.finish(folders[1], {**result, "inputs": inputs | {name: "other"}})
+    with pytest.raises(RunError, match=rf"augmented was trained with other inputs \({name}\), so the arms cannot be"):
+        comparison.compare_runs(folders)
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:

@@ -12,14 +12,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.numpy import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from blurtrain import comparison, experiment, images, minibatch, training
+from blurtrain import backbones, comparison, experiment, images, minibatch, training
 from blurtrain.batches import EpochSampler
 from blurtrain.blur import blur_pixels
 from blurtrain.classifier import BlurClassifier
-from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, MinibatchConfig
+from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, MinibatchConfig
 from blurtrain.errors import ConfigError, RunError
+from blurtrain.progress import progress
 from blurtrain.runs import load_run
 from blurtrain.sweep import read_predictions
 from blurtrain.views import CLEAN
@@ -140,13 +141,60 @@ def test_both_budgets_differ_so_that_the_above_says_something(run_folder: Path) 
     assert not np.array_equal(short["weight"], long["weight"])
 
 
+def random_heads(folds: int) -> BlurClassifier:
+    """A classifier of four classes; its features are not looked at."""
+    classifier = BlurClassifier(backbones.load(BackboneConfig()), classes=4, folds=folds)
+    generator = torch.Generator().manual_seed(folds)
+    with torch.no_grad():
+        for parameter in [*classifier.head.parameters(), *classifier.fold_heads.parameters()]:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return classifier
+
+
+def held_out(rows: int, folds: int) -> minibatch._Held:
+    generator = torch.Generator().manual_seed(rows)
+    labels = torch.randint(4, (rows,), generator=generator)
+    return minibatch._Held(torch.randn(rows, 192, generator=generator), labels, torch.arange(rows) % folds)
+
+
+def test_each_head_is_judged_by_the_rows_that_it_was_not_trained_on() -> None:
+    classifier, held = random_heads(folds=3), held_out(31, folds=3)
+    losses, accuracies = [], []
+    for fold, head in enumerate(classifier.fold_heads):
+        assert isinstance(head, nn.Linear)
+        rows = torch.arange(fold, 31, 3)
+        logits = held.features[rows] @ head.weight.detach().T + head.bias.detach()
+        losses.append(float(F.cross_entropy(logits, held.labels[rows])))
+        accuracies.append(float((logits.argmax(1) == held.labels[rows]).float().mean()))
+    assert minibatch._evaluate(classifier, held) == pytest.approx((np.mean(losses), np.mean(accuracies)), rel=1e-5)
+
+
+def test_the_best_heads_of_each_budget_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier, held = random_heads(folds=2), held_out(8, folds=2)
+    with progress("training heads", 0) as bar:
+        snapshots = minibatch._Snapshots(held, interval=2, equal=6, total=12, bar=bar)
+    for step, loss in {2: 0.9, 4: 0.6, 6: 0.7, 8: 0.5, 10: 0.3, 12: 0.4}.items():
+        with torch.no_grad():
+            for head in (classifier.head, *classifier.fold_heads):
+                head.bias.fill_(step)  # shows from which step a head is
+        monkeypatch.setattr(minibatch, "_evaluate", lambda *_, loss=loss: (loss, 0.0))
+        snapshots._compare(classifier, step, 0.0)
+    result = minibatch._result(snapshots, has_copies=True, held=8)
+    assert result.equal_epochs is not None
+    for (folds, refit), step in (((result.folds, result.refit), 4), (result.equal_epochs, 10)):
+        assert (folds.bias.shape, refit.bias.shape) == ((2, 4), (1, 4))
+        assert set(folds.bias.ravel()) == set(refit.bias.ravel()) == {step}
+    assert result.summary["equal_steps"]["best_step"] == 4
+    assert result.summary["equal_epochs"]["best_step"] == 10
+
+
 # The run
 
 
 def test_nothing_is_stored_beside_the_run(config: Config, run_folder: Path) -> None:
     assert {path.name for path in config.runs.parent.iterdir()} == {"runs"}
     names = {path.name for path in run_folder.iterdir() if "tfevents" not in path.name}
-    tables = {"config.yaml", "run.json", "predictions.parquet", "sweep.csv", "sweep.json"}
+    tables = {"config.yaml", "run.json", "work.json", "predictions.parquet", "sweep.csv", "sweep.json"}
     assert names == tables | {f"{name}.safetensors" for name in FILES}
 
 
@@ -205,7 +253,7 @@ def test_interrupted_training_goes_on_to_the_same_bytes(
     monkeypatch.setattr(BlurClassifier, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         training.train(other, training.prepare(other))
-    assert len(list(other.run_folder.glob(".partial-training-*"))) == (after > 21)
+    assert len(list(other.run_folder.glob(".checkpoint-*"))) == (after > 21)
     folder = training.train(other, training.prepare(other))
     said = "going on from the last whole epoch" in capsys.readouterr().err
     assert said == (after > 21)
@@ -250,7 +298,7 @@ def test_damaged_checkpoint_is_told_and_not_used(
     with pytest.raises(KeyboardInterrupt):
         training.train(other, training.prepare(other))
     monkeypatch.undo()
-    (checkpoint,) = other.run_folder.glob(".partial-training-*")
+    (checkpoint,) = other.run_folder.glob(".checkpoint-*")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     folder = training.train(other, training.prepare(other))
     assert f"{checkpoint} is damaged: training begins anew" in capsys.readouterr().err

@@ -38,7 +38,7 @@ def made(tmp_path: Path, **changes: Any) -> Config:  # noqa: ANN401 - fields of 
 
 
 def finish(config: Config, **further: Any) -> None:  # noqa: ANN401 - keys of run.json
-    (config.run_folder / runs.RESULT).write_text(json.dumps({"classes": ["a", "b"], **further}))
+    runs.finish(config.run_folder, {"classes": ["a", "b"], **further})
 
 
 @pytest.mark.parametrize("config", [Config(), Config().baseline(), UNUSUAL], ids=["default", "baseline", "unusual"])
@@ -174,7 +174,8 @@ def test_run_json_says_what_was_trained(experiment: Config) -> None:
 
 def test_both_arms_share_features_and_the_baseline_has_none_to_itself(experiment: Config) -> None:
     baseline, augmented = (
-        runs.load_run(config.run_folder).result["forward_passes"] for config in (experiment.baseline(), experiment)
+        json.loads((config.run_folder / runs.WORK).read_text())["forward_passes"]
+        for config in (experiment.baseline(), experiment)
     )
     assert baseline == {"reused": 0, "computed": 200 + 7 * 90}
     assert augmented == {"reused": 200 + 7 * 90, "computed": 2 * 200}
@@ -186,11 +187,40 @@ def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
         runs.load_run(config.run_folder)
 
 
-def test_a_cut_off_result_counts_as_unfinished(tmp_path: Path) -> None:
+@pytest.mark.parametrize("contents", ["", '{"classes": [', "[]", "null", '{"classes": ["a", "b"], "files": {}}'])
+def test_a_result_that_was_not_written_is_refused(tmp_path: Path, contents: str) -> None:
     config = made(tmp_path)
-    (config.run_folder / runs.RESULT).write_text('{"classes": [')
-    with pytest.raises(RunError, match=r"is not finished"):
+    (config.run_folder / runs.RESULT).write_text(contents)
+    with pytest.raises(
+        RunError, match=r"run.json cannot be used \(.*\): remove it, and blurtrain train --config .* again$"
+    ):
         runs.load_run(config.run_folder)
+
+
+def test_a_flipped_bit_of_any_file_is_noticed(tmp_path: Path) -> None:
+    config = made(tmp_path)
+    (config.run_folder / "head.safetensors").write_bytes(bytes(range(40)))
+    finish(config, l2=0.25, note="größer")
+    run = runs.load_run(config.run_folder)
+    run.file("head.safetensors")
+    for name in (runs.RESULT, runs.CONFIG, "head.safetensors"):
+        path = config.run_folder / name
+        whole = path.read_bytes()
+        for bit in range(8 * len(whole)):
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            with pytest.raises(RunError, match=rf"{name} (cannot be used|is not what was written)"):
+                run.file(name) if name.startswith("head") else runs.load_run(config.run_folder)
+        path.write_bytes(whole)
+    runs.load_run(config.run_folder).file("head.safetensors")
+
+
+def test_a_missing_file_of_a_run_is_told(tmp_path: Path) -> None:
+    config = made(tmp_path)
+    finish(config)
+    with pytest.raises(RunError, match=r"sweep.json cannot be read \(.*\): remove .*run.json, and the command"):
+        runs.load_run(config.run_folder).file("sweep.json")
 
 
 def test_another_backbone_is_refused(tmp_path: Path) -> None:

@@ -145,6 +145,25 @@ def test_predictions_are_read_back_in_the_order_that_they_were_written(predictio
     np.testing.assert_array_equal(read.correct, made_up_logits(view).argmax(-1) == LABELS)
 
 
+def test_heads_of_a_longer_training_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    logits: Logits = np.random.default_rng(0).normal(size=(4, IMAGES, CLASSES))
+    path = tmp_path / "predictions.parquet"
+    sweep.write_predictions(
+        path,
+        ids=np.array([f"image-{i}".encode() for i in range(IMAGES)]),
+        groups=[f"font-{i}" for i in range(IMAGES)],
+        labels=LABELS,
+        views=[CLEAN],
+        heads=sweep.head_names(1, equal_epochs=True),
+        logits=lambda _, block: logits[:, block],
+    )
+    for equal_epochs, expected in ((False, logits[:2]), (True, logits[2:])):
+        read = sweep.read_predictions(path, CLEAN, equal_epochs=equal_epochs)
+        assert read.heads == ["fold-0", "refit"]
+        np.testing.assert_array_equal(read.predicted, expected.argmax(-1))
+        np.testing.assert_allclose(read.confidence, softmax(expected, axis=-1).max(-1), rtol=1e-6)
+
+
 def test_a_view_that_is_not_there_is_named(predictions: Path) -> None:
     with pytest.raises(RunError, match=r"has no predictions for gaussian 3: the runs must share their sweep"):
         sweep.read_predictions(predictions, Blur("gaussian", 3.0))

@@ -1,0 +1,120 @@
+"""One arm: the hashes of what it is made from, and the rows that its heads are fitted and validated on."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from blurtrain import backbones, fitting, training
+from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
+from blurtrain.fitting import Fit
+from blurtrain.training import Prepared, inputs_of
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A small augmented arm."""
+    folder = tmp_path_factory.mktemp("training")
+    return Config(
+        name="small",
+        data=DataConfig(glyphs=GlyphsConfig(train=120, test=40)),
+        copies=(BlurGrid("gaussian", (1.0,)),),
+        sweep=(BlurGrid("gaussian", (0.0, 3.0)),),
+        head=HeadConfig(l2=(0.1, 1.0), folds=3),
+        runs=folder / "runs",
+        cache=folder / "cache",
+    )
+
+
+@pytest.fixture(scope="module")
+def ready(config: Config) -> Prepared:
+    return training.prepare(config)
+
+
+# Inputs
+
+
+def differing(one: dict[str, str], two: dict[str, str]) -> set[str]:
+    assert one.keys() == two.keys()
+    return {name for name in one if one[name] != two[name]}
+
+
+def test_both_arms_have_the_same_inputs(config: Config, ready: Prepared) -> None:
+    assert inputs_of(config.baseline(), ready) == inputs_of(config, ready)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("what", ["labels", "ids"])
+def test_another_image_or_label_shows(config: Config, ready: Prepared, what: str, split: str) -> None:
+    values, position = getattr(ready.images, what).copy(), getattr(ready.images, split)[5]
+    values[position] = (values[position] + 1) % 10 if what == "labels" else b"f" * 32
+    other = replace(ready, images=replace(ready.images, **{what: values}))
+    name = {"train": "training", "test": "test"}[split]
+    assert differing(inputs_of(config, ready), inputs_of(config, other)) == {name}
+
+
+def test_other_folds_show(config: Config, ready: Prepared) -> None:
+    other = replace(config, head=replace(config.head, folds=2))
+    assert differing(inputs_of(config, ready), inputs_of(other, ready)) == {"training"}
+
+
+def test_a_validation_split_shows(config: Config, ready: Prepared) -> None:
+    train = ready.images.train
+    split = replace(ready, images=replace(ready.images, train=train[:80], validation=train[80:]))
+    assert differing(inputs_of(config, ready), inputs_of(config, split)) == {"training"}
+    other = replace(ready, images=replace(ready.images, train=train[:81], validation=train[81:]))
+    assert differing(inputs_of(config, split), inputs_of(config, other)) == {"training"}
+
+
+def test_another_backbone_geometry_or_engine_shows(config: Config, ready: Prepared) -> None:
+    class Other:
+        name = "other"
+
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            return images
+
+    for name, other in {
+        "backbone": replace(ready, fingerprint="0" * 64),
+        "geometry": replace(ready, backbone=backbones.load(replace(config.backbone, resize=80))),
+        "engine": replace(ready, engine=Other()),
+    }.items():
+        assert differing(inputs_of(config, ready), inputs_of(config, other)) == {name}
+
+
+def test_another_measured_kernel_shows(config: Config, ready: Prepared, tmp_path: Path) -> None:
+    found = []
+    for name, middle in (("a", 2.0), ("b", 3.0)):
+        np.save(tmp_path / f"{name}.npy", [[1.0, middle, 1.0]])
+        grid = BlurGrid("psf", file=str(tmp_path / f"{name}.npy"))
+        found.append(inputs_of(replace(config, sweep=(grid,)), ready))
+    assert differing(*found) == {"psf"}
+
+
+# Rows
+
+
+def test_a_given_validation_split_is_validated_on_and_not_fitted(
+    config: Config, ready: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[np.ndarray] = []
+    fit = fitting.fit
+
+    def watched(*rows: np.ndarray, **options: Any) -> Fit:  # noqa: ANN401 - passed on
+        given.extend(rows)
+        return fit(*rows, **options)
+
+    monkeypatch.setattr(fitting, "fit", watched)
+    loaded, store = ready.images, ready.store
+    assert store is not None
+    split = replace(loaded, train=loaded.train[:80], validation=loaded.train[80:])
+    training.train(replace(config, runs=tmp_path), replace(ready, images=split))
+    features, labels, fitted, validated = given
+    stored = [store.read(view, loaded, loaded.train) for view in config.train_views]
+    np.testing.assert_array_equal(features, np.concatenate(stored))  # clean, then the copies
+    np.testing.assert_array_equal(labels, np.tile(loaded.labels[loaded.train], 2))
+    assert fitted.tolist() == [[*[True] * 80, *[False] * 40] * 2]
+    assert validated.tolist() == [[*[False] * 80, *[True] * 40] * 2]
