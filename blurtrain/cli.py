@@ -1,7 +1,5 @@
 """The command line: one thin function a command, and the one place that catches what a user can cause."""
 
-import difflib
-import re
 import signal
 import sys
 import time
@@ -10,14 +8,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn, cast
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from blurtrain.config import Config, plain
 from blurtrain.errors import BlurtrainError, ConfigError
+from blurtrain.options import STRICT_YAML, Parser, suggest
+from blurtrain.progress import one_line
 from blurtrain.version import VERSION
 
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+MOST_CHARACTERS = 1000  # of an error: a wrong value may be as long as it likes
 
 COMMANDS = {
     "train": "train and evaluate one arm",
@@ -45,18 +46,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"blurtrain {VERSION}")
             return 0
         if words[0] not in COMMANDS:
-            raise ConfigError(f"command {words[0]!r} is not known: {_suggest(words[0], list(COMMANDS))}")
+            raise ConfigError(f"command {words[0]!r} is not known: {suggest(words[0], list(COMMANDS))}")
         _RUN[words[0]](words[1:])
     except BlurtrainError as error:
-        print(f"blurtrain: error: {error}", file=sys.stderr)
-        return USER_ERROR
+        return _refused(str(error))
     except KeyboardInterrupt:
         print("\nblurtrain: interrupted; the same command goes on from what is stored", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `blurtrain cache | head`
         sys.stderr.close()
         return 0
+    except OSError as error:  # what nobody nearer could say more about
+        if error.filename is None:
+            raise
+        place = f"{error.filename} cannot be used ({error.strerror})"
+        return _refused(f"{place}: mend its permissions, or give another place")
     return 0
+
+
+def _refused(sentence: str) -> int:
+    sentence = one_line(sentence)
+    if len(sentence) > MOST_CHARACTERS:
+        sentence = f"{sentence[: MOST_CHARACTERS // 2]} ... {sentence[-MOST_CHARACTERS // 2 :]}"
+    print(f"blurtrain: error: {sentence}", file=sys.stderr)
+    return USER_ERROR
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -78,97 +91,16 @@ def _overview() -> str:
     )
 
 
-def _suggest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"give one of {', '.join(known)}"
-
-
-class _Parser(ArgumentParser):
-    """Errors become one sentence, with the nearest known key, instead of a usage text."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what the user reads."""
-        cause: BaseException | None = ex
-        while cause is not None:
-            if isinstance(cause, BlurtrainError):
-                raise cause
-            cause = cause.__cause__ or cause.__context__
-        raise ConfigError(self._sentence(" ".join(message.split())))
-
-    def parse_words(self, words: Sequence[str]) -> Namespace:
-        """Parse what stands behind the command.
-
-        Raises:
-            ConfigError: If it is not understood.
-        """
-        try:
-            parsed = self.parse_args(list(words))
-        except UnicodeDecodeError as error:
-            raise ConfigError("the config file is no text in UTF-8") from error
-        keys = [key for key in self._keys() if "." in key and not key.endswith(".help")]
-        for key in keys:
-            group = key.rpartition(".")[0]
-            if not isinstance(parsed[group], Namespace):
-                raise ConfigError(f"{group} must hold keys of its own, such as {key}, got {parsed[group]!r}")
-        defaults = self.get_defaults()
-        for key, value in parsed.items():
-            if value is None and defaults.get(key) is not None:  # in YAML, a key with nothing behind it
-                raise ConfigError(f"{key} has no value: give one, or leave the key out")
-        return parsed
-
-    def _keys(self) -> list[str]:
-        return [option[2:] for action in self._actions for option in action.option_strings if option[:2] == "--"]
-
-    def _sentence(self, message: str) -> str:
-        if match := re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE):
-            word = match[1].split("=")[0]
-            if not word.startswith("-"):
-                return f"{word!r} is not expected here: {self.prog} --help lists the options"
-            return f"option {word} is not known: {self._near(word.lstrip('-'), self._keys())}"
-        if match := re.search(r"Group '(.+)' does not accept option '(.+)'", message):
-            word = f"{match[1]}.{match[2]}"
-            return f"key {word!r} is not known: {self._near(word, [k for k in self._keys() if k.startswith(match[1])])}"
-        if match := re.search(r"Option '(.+)' is not accepted", message):
-            return f"key {match[1]!r} is not known: {self._near(match[1], [k for k in self._keys() if '.' not in k])}"
-        for pattern, words in _REWORDED:
-            message = re.sub(pattern, words, message)
-        return message
-
-    def _near(self, word: str, known: list[str]) -> str:
-        return _suggest(word, known) if difflib.get_close_matches(word, known) else f"{self.prog} --help lists them"
-
-
-_BLURS = "such as [{family: gaussian, strengths: [1, 2]}]"
-_REWORDED = [
-    (r"^Parser key \"(.+?)\": ?", r"\1: "),
-    (r"^Problems parsing config: (.*)", r"the config file is no valid YAML: \1"),
-    (r"in \"<unicode string>\", ", ""),
-    (r"^Unexpected config: ?(.*)", r"the config file must hold keys and values, such as 'batch_size: 32', got '\1'"),
-    (r"Does not validate against any of the Union .*?Errors: - (.+?) - Expected a <.*Given value: ", r"\1, got: "),
-    (r"Expected a tuple with (\d+) elements", r"must be a list of \1"),
-    (r"Expected a typing.Literal\[(.+?)\]. Got value", r"must be one of \1, got"),
-    (r"Expected a <class 'int'>(. Got value)?", "must be a whole number, got"),
-    (r"Expected a <class 'float'>(. Got value)?", "must be a number, got"),
-    (r"Expected a <class 'tuple'>(. Got value)?", "must be a list, got"),
-    (r"Expected a <class 'str'>(. Got value)?", "must be a text, got"),
-    (
-        r"Not a valid subclass of BlurGrid. Got value(: .*?) Subclass types .*",
-        rf"must be a list of blurs, {_BLURS}, got\1",
-    ),
-    (r"Expected a dot import path string: .*", f"must be given whole, {_BLURS}"),
-    (r"got, got", "got"),
-]
-
-
-def _parser(command: str) -> _Parser:
-    return _Parser(
+def _parser(command: str) -> Parser:
+    return Parser(
         prog=f"blurtrain {command}",
         description=f"{COMMANDS[command].capitalize()}.",
         allow_abbrev=False,  # a key that is cut short is misspelt
+        parser_mode=STRICT_YAML,
     )
 
 
-def _config_parser(command: str) -> _Parser:
+def _config_parser(command: str) -> Parser:
     parser = _parser(command)
     parser.add_argument("--config", action="config", help="YAML file with any of the keys below; later words win")
     parser.add_class_arguments(Config)
@@ -177,8 +109,10 @@ def _config_parser(command: str) -> _Parser:
     return parser
 
 
-def _config(parser: _Parser, parsed: Namespace) -> Config:
+def _config(parser: Parser, parsed: Namespace) -> Config:
     values = vars(parser.instantiate(parsed))
+    if values["cache"] == 0 and values["cache"] is not False:  # equal, so jsonargparse takes it for the same
+        raise ConfigError(f"cache must be a folder or false, got {values['cache']!r}")
     return Config(**{field.name: values[field.name] for field in fields(Config)})
 
 
@@ -189,6 +123,7 @@ def _train(words: Sequence[str]) -> None:
 
     folder = experiment.train(config)
     print(report.sweep_table(folder))
+    _print_skipped([folder])
     print(f"\nRun: {folder}   TensorBoard: tensorboard --logdir {config.runs}   Next: blurtrain compare RUN RUN")
 
 
@@ -201,10 +136,24 @@ def _compare(words: Sequence[str]) -> None:
 
     folder = experiment.compare_runs(parsed.arms) if parsed.arms else experiment.compare(config)
     print(report.terminal_table(experiment.read_comparison(folder)))
+    _print_skipped(parsed.arms or [config.baseline().run_folder, config.run_folder])
     print(
         f"\nTables: {folder / 'comparison.csv'}, {folder / 'comparison.json'}\nPicture: {folder / experiment.PICTURE}"
     )
     print(f"TensorBoard: tensorboard --logdir {folder.parent}")
+
+
+def _print_skipped(folders: Sequence[Path]) -> None:
+    """How many images were left out, where there are any."""
+    from blurtrain import runs
+
+    places: dict[tuple[str, ...], list[str]] = {}
+    for folder in folders:
+        names = tuple(runs.load_run(folder).result.get("skipped", {}))
+        places.setdefault(names, []).append(str(folder / runs.RESULT))
+    for names, files in places.items():
+        if names:
+            print(f"\nSkipped: {len(names)} bad image{'s' * (len(names) > 1)}, listed in {' and '.join(files)}")
 
 
 def _preview(words: Sequence[str]) -> None:
@@ -262,8 +211,8 @@ def _pretrain(words: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the letters, the weights and their order")
     parser.add_argument("--folder", type=Path, default=Path("pretrained"), help="where the weights and recipe go")
     parsed = parser.parse_words(words)
-    if parsed.seed < 0:
-        raise ConfigError(f"--seed must be 0 or more, got {parsed.seed}")
+    if not 0 <= parsed.seed < 2**63:
+        raise ConfigError(f"--seed must be from 0 to 2**63 - 1, got {parsed.seed}")
     from blurtrain.pretrain import RECIPE_FILE, WEIGHTS_FILE, pretrain
 
     validation = cast(dict[str, float], pretrain(seed=parsed.seed, folder=parsed.folder)["validation"])

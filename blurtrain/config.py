@@ -6,20 +6,24 @@ defaults together are the augmented arm on the embedded image set; the baseline 
 """
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from blurtrain.errors import ConfigError
 from blurtrain.kernels import FAMILIES
 from blurtrain.views import CLEAN, Blur, Border
+
+OnBadImage = Literal["error", "skip"]
 
 if TYPE_CHECKING:
     Family = str
 else:
     Family = Literal[tuple(FAMILIES)]
 
+MOST_NAME = 200  # bytes: with what is added, below the 255 of every file system
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 EMBEDDED = "glyphs"  # the image set that needs no files
 
@@ -31,6 +35,16 @@ def _require(condition: bool, key: str, allowed: str, got: object) -> None:
 
 def _finite(value: float) -> bool:
     return not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_path(text: str) -> bool:
+    """Whether an operating system can be asked for it."""
+    return text != "" and "\0" not in text
+
+
+def _absolute(path: str) -> str:
+    """Whole and without links; where links lead in a circle, Path.resolve would raise."""
+    return os.path.realpath(path)
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,8 @@ class BlurGrid:
     file: str | None = None
 
     def __post_init__(self) -> None:
+        _require(self.family in FAMILIES, "family", f"one of {', '.join(FAMILIES)}", self.family)
+        _require(self.border in get_args(Border), "border", f"one of {', '.join(get_args(Border))}", self.border)
         known = FAMILIES[self.family]
         strengths = self.strengths or ()  # None where YAML has nothing behind the key
         _require(bool(strengths) or known.from_file, "strengths", "a list of at least one number", list(strengths))
@@ -63,7 +79,8 @@ class BlurGrid:
         _require(self.angle is None or known.directed, "angle", f"left out: {self.family} has none", self.angle)
         _require(self.angle is None or _finite(self.angle), "angle", "a finite number of degrees", self.angle)
         wanted = "a .npy file or an image" if known.from_file else f"left out: {self.family} needs none"
-        _require(bool(self.file) == known.from_file, "file", wanted, self.file)
+        is_given = self.file is not None and _is_path(self.file)
+        _require(is_given if known.from_file else self.file is None, "file", wanted, self.file)
 
     def blurs(self) -> tuple[Blur, ...]:
         """The blurs of this grid, in its order."""
@@ -75,7 +92,7 @@ class BlurGrid:
 
     def resolved(self) -> "BlurGrid":
         """The same with an absolute path."""
-        return self if self.file is None else replace(self, file=str(Path(self.file).resolve()))
+        return self if self.file is None else replace(self, file=_absolute(self.file))
 
 
 @dataclass(frozen=True)
@@ -93,9 +110,9 @@ class GlyphsConfig:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        _require(self.train >= 10, "data.glyphs.train", "at least 10", self.train)
-        _require(self.test >= 10, "data.glyphs.test", "at least 10", self.test)
-        _require(self.seed >= 0, "data.glyphs.seed", "0 or more", self.seed)
+        for key, count in (("train", self.train), ("test", self.test)):
+            _require(10 <= count <= 1_000_000, f"data.glyphs.{key}", "from 10 to 1000000", count)
+        _require(0 <= self.seed < 2**63, "data.glyphs.seed", "from 0 to 2**63 - 1", self.seed)
 
 
 @dataclass(frozen=True)
@@ -114,7 +131,7 @@ class DataConfig:
     glyphs: GlyphsConfig = field(default_factory=GlyphsConfig)
 
     def __post_init__(self) -> None:
-        _require(self.root != "", "data.root", "'glyphs' or a folder", self.root)
+        _require(_is_path(self.root), "data.root", "'glyphs' or a folder", self.root)
         _require(
             _finite(self.test_fraction) and 0 < self.test_fraction < 1,
             "data.test_fraction",
@@ -150,9 +167,10 @@ class BackboneConfig:
         for key, pixels in (("resize", self.resize), ("crop", self.crop)):
             _require(pixels is None or 8 <= pixels <= 4096, f"backbone.{key}", "from 8 to 4096 px", pixels)
         for value in self.mean or ():
-            _require(_finite(value), "backbone.mean", "three finite numbers", value)
+            _require(_finite(value) and abs(value) <= 1e6, "backbone.mean", "three numbers from -1e6 to 1e6", value)
         for value in self.std or ():
-            _require(_finite(value) and value > 0, "backbone.std", "three numbers above 0", value)
+            _require(_finite(value) and 1e-6 <= value <= 1e6, "backbone.std", "three numbers from 1e-6 to 1e6", value)
+        _require(_is_path(self.weights), "backbone.weights", "a name or a file", self.weights)
         is_hash = self.sha256 is None or (
             len(self.sha256) == 64 and set(self.sha256.lower()) <= set("0123456789abcdef")
         )
@@ -176,7 +194,7 @@ class HeadConfig:
     def __post_init__(self) -> None:
         _require(len(self.l2) > 0, "head.l2", "a list of at least one number", list(self.l2))
         for value in self.l2:
-            _require(_finite(value) and value > 0, "head.l2", "numbers above 0", value)
+            _require(_finite(value) and 1e-9 <= value <= 1e9, "head.l2", "numbers from 1e-9 to 1e9", value)
         _require(2 <= self.folds <= 100, "head.folds", "from 2 to 100", self.folds)
         in_range = _finite(self.tolerance) and 1e-10 <= self.tolerance <= 1e-2
         _require(in_range, "head.tolerance", "from 1e-10 to 0.01", self.tolerance)
@@ -206,7 +224,7 @@ class MinibatchConfig:
         _require(_finite(rate) and 0 < rate <= 10, "minibatch.learning_rate", "above 0 and at most 10", rate)
         decay = self.weight_decay
         _require(_finite(decay) and 0 <= decay <= 10, "minibatch.weight_decay", "from 0 to 10", decay)
-        _require(0 <= self.seed < 2**63, "minibatch.seed", "0 or more", self.seed)
+        _require(0 <= self.seed < 2**63, "minibatch.seed", "from 0 to 2**63 - 1", self.seed)
         _require(0 <= self.workers <= 256, "minibatch.workers", "from 0 to 256", self.workers)
 
 
@@ -228,6 +246,8 @@ class Config:
         runs: Folder of runs and comparisons.
         cache: Folder of decoded pixels and features, safe to delete at any time; or false, which stores nothing,
             decodes and blurs the images anew in every epoch, and trains the head by mini-batches.
+        on_bad_image: What an image that cannot be read or decoded does: error ends the command before any training;
+            skip leaves it out, and run.json lists it.
     """
 
     name: str | None = None
@@ -241,18 +261,25 @@ class Config:
     batch_size: int = 32
     runs: Path = Path("runs")
     cache: Literal[False] | Path = Path("cache")
+    on_bad_image: OnBadImage = "error"
 
     def __post_init__(self) -> None:
         _require(1 <= self.batch_size <= 4096, "batch_size", "from 1 to 4096", self.batch_size)
         if self.name is not None:
             is_name = self.name.strip(". ") != "" and not set(self.name) & set("/\\") and self.name.isprintable()
             _require(is_name, "name", "a file name without slashes and control characters", self.name)
+        is_short = len(os.fsencode(self.experiment)) <= MOST_NAME and self.experiment.isprintable()
+        key = "name" if self.name else "name, made of data.root and backbone.name where it is not given,"
+        _require(is_short, key, f"printable and at most {MOST_NAME} bytes long", self.experiment)
+        _require(_is_path(str(self.runs)), "runs", "a folder", str(self.runs))
         _require(CLEAN not in _expand(self.copies), "copies", "blurs with a strength above 0", 0)
         for key, views in (("copies", self.train_views), ("sweep", self.test_views)):
             names = [replace(view, border="reflect101").name for view in views]
             _require(len(set(names)) == len(names), key, "blurs that differ by 0.001 px and have one border", names)
-        is_folder = self.cache is False or str(self.cache).lower() not in ("", "true", "false", "none", "null")
-        _require(is_folder, "cache", "a folder or false", str(self.cache))
+        is_folder = (
+            isinstance(self.cache, Path) and _is_path(str(self.cache)) and str(self.cache).lower() not in _SWITCH
+        )
+        _require(self.cache is False or is_folder, "cache", "a folder or false", str(self.cache))
         fits = self.cache is not False or self.engine != "onnxruntime"
         _require(fits, "engine", "auto or torch where cache is false, because training runs in torch", self.engine)
         _require(len(self.test_views) > 1, "sweep", "at least one blur with a strength above 0", list(self.sweep))
@@ -276,7 +303,7 @@ class Config:
     @property
     def experiment(self) -> str:
         """The name, or one made of the image folder and the backbone."""
-        return self.name or f"{Path(self.data.root).resolve().name or 'images'}-{self.backbone.name}"
+        return self.name or f"{Path(_absolute(self.data.root)).name or 'images'}-{self.backbone.name}"
 
     @property
     def run_folder(self) -> Path:
@@ -296,9 +323,9 @@ class Config:
         """The same with absolute paths, so that a stored config means the same wherever it is read."""
         root, weights = self.data.root, self.backbone.weights
         if root != EMBEDDED:
-            root = str(Path(root).resolve())
+            root = _absolute(root)
         if weights.endswith(WEIGHT_SUFFIXES):
-            weights = str(Path(weights).resolve())
+            weights = _absolute(weights)
         return replace(
             self,
             data=replace(self.data, root=root),
@@ -319,7 +346,9 @@ class Config:
         return values
 
 
-_NOT_IDENTITY = ("name", "runs", "cache", "batch_size")
+# Images that were skipped show in the hashes of the inputs.
+_NOT_IDENTITY = ("name", "runs", "cache", "batch_size", "on_bad_image")
+_SWITCH = ("true", "false", "none", "null", "yes", "on", "0", "1")  # what is meant to turn something on or off
 
 
 def _expand(grids: Iterable[BlurGrid]) -> tuple[Blur, ...]:

@@ -12,7 +12,7 @@ from blurtrain.errors import DataError
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 MAX_PIXELS = 89_478_485  # Pillow's own line for a decompression bomb: 256 MiB of RGB
-DECODER_VERSION = 1  # raise it when the same file would decode to other pixels
+DECODER_VERSION = 2  # raise it when the same file would decode to other pixels
 
 
 def decode(data: bytes) -> Image.Image:
@@ -21,7 +21,8 @@ def decode(data: bytes) -> Image.Image:
     Alpha is dropped as torchvision's loader does; 16-bit grey is scaled to 8 bit rather than clipped.
 
     Raises:
-        DataError: If the bytes are no image of a known format, are cut short, or are a decompression bomb.
+        DataError: If the bytes are no image of a known format, are cut short, are a decompression bomb, or hold numbers
+            of which nobody knows what is white.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -40,9 +41,13 @@ def decode(data: bytes) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise DataError("has floating-point pixels, whose white is unknown: save it with 8 or 16 bit")
     if image.mode.startswith("I;16") or image.mode == "I":
         grey = np.asarray(image).astype(np.float64) / 257  # 65535 / 255
-        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        if grey.min() < 0 or grey.max() > 255:
+            raise DataError("has pixels outside 16 bit, whose white is unknown: save it with 8 or 16 bit")
+        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
     return image.convert("RGB")
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -18,12 +18,13 @@ import numpy as np
 import PIL
 from jaxtyping import Int32, Int64, UInt8
 
-from blurtrain.config import DataConfig
+from blurtrain.config import DataConfig, OnBadImage
 from blurtrain.decoding import DECODER_VERSION, Geometry
 from blurtrain.errors import DataError
-from blurtrain.files import sha256
+from blurtrain.files import remove_partial, sha256
+from blurtrain.locks import held
 from blurtrain.progress import progress, say
-from blurtrain.sources import Item, Source, open_source
+from blurtrain.sources import Item, Part, Source, open_source, why
 from blurtrain.splits import deal, split
 from blurtrain.store import ID, Ids, Table, row_id
 
@@ -81,7 +82,7 @@ class DecodedPixels:
         try:
             return self.geometry.apply(self.source.decode(index))
         except (DataError, OSError) as error:
-            raise DataError(f"{self.source.items[index].name} {error}") from error
+            raise DataError(f"{self.source.items[index].name} {why(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class ImageSet:
         test: Positions of the test images.
         native_scale: Native pixels per pixel of the network's input, for the median image.
         pixels: Where they come from.
+        skipped: Names of images that were left out, each with the reason.
     """
 
     classes: tuple[str, ...]
@@ -113,6 +115,7 @@ class ImageSet:
     test: Int64[np.ndarray, " test"]
     native_scale: float
     pixels: Pixels
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def read_pixels(self, positions: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3 height width"]:
         """Pixels of some images at the network's size."""
@@ -132,7 +135,9 @@ def check_source(config: DataConfig) -> None:
     open_source(config)
 
 
-def load(config: DataConfig, geometry: Geometry, cache: Path | Literal[False]) -> ImageSet:
+def load(
+    config: DataConfig, geometry: Geometry, cache: Path | Literal[False], on_bad_image: OnBadImage = "error"
+) -> ImageSet:
     """Decode every image, or find it stored, name it by its content, and split.
 
     Args:
@@ -140,26 +145,35 @@ def load(config: DataConfig, geometry: Geometry, cache: Path | Literal[False]) -
         geometry: Brings them to the network's size.
         cache: Folder in which decoded pixels are stored, or false: then only names and sizes are kept, and pixels
             are decoded anew whenever they are read.
+        on_bad_image: Whether an image that cannot be used is an error or is left out.
 
     Raises:
-        DataError: If the source or an image cannot be used; every unreadable image is counted, the first named.
+        DataError: If the source cannot be used, or an image cannot and is not to be left out; every such image is
+            counted, the first named.
         StoreError: If the store cannot be read or written.
     """
-    source = open_source(config)
+    whole = open_source(config)
+    for note in whole.notes:
+        say(note)
+    bad: Bad = {}
     pixels: Pixels
     if cache is False:
-        ids, sizes = _name_all(source, geometry)
+        ids, sizes = _name_all(whole, geometry, bad)
+        source = _without(whole, bad, on_bad_image)
+        ids, sizes = ids[source.indices], sizes[source.indices]
         pixels = DecodedPixels(source, geometry)
     else:
-        table, keys = _pixel_table(geometry, cache), _keys(source)
-        _decode_missing(source, keys, geometry, table)
+        table, keys = _pixel_table(geometry, cache), _keys(whole, bad)
+        _decode_missing(whole, keys, geometry, table, bad)
+        source = _without(whole, bad, on_bad_image)
+        keys = keys[source.indices]
         ids = table.read(keys, "content").reshape(len(keys), ID.itemsize).view(ID)[:, 0]
         sizes = table.read(keys, "size")
         pixels = StoredPixels(table, keys)
     _mention_rare_formats(source)
     labels = np.array([item.label for item in source.items], np.int64)
     train, validation, test = split(source.items, ids, labels, config.test_fraction)
-    _require_every_class(source, labels, train, test)
+    _require_every_class(source, labels, train, test, len(bad))
     group_labels, groups = _groups(source.items, ids)
     return ImageSet(
         classes=source.classes,
@@ -173,7 +187,26 @@ def load(config: DataConfig, geometry: Geometry, cache: Path | Literal[False]) -
         test=test,
         native_scale=float(np.median(sizes.min(axis=1)) / geometry.resize),
         pixels=pixels,
+        skipped={whole.items[index].name: bad[index] for index in sorted(bad)},
     )
+
+
+Bad = dict[int, str]  # what is wrong with the images that cannot be used, by their index in the source
+
+
+def _without(source: Source, bad: Bad, on_bad_image: OnBadImage) -> Part:
+    """The images that can be used."""
+    good = [index for index in range(len(source.items)) if index not in bad]
+    if bad:
+        first = min(bad)
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        told = f"{source.items[first].name} {bad[first]}{more}"
+        if on_bad_image == "error":
+            raise DataError(f"{told}: mend or remove it, or give --on_bad_image skip")
+        if not good:
+            raise DataError(f"{told}: no image is left")
+        say(f"note: {told}: left out")
+    return Part(source, good)
 
 
 def _pixel_table(geometry: Geometry, cache: Path) -> Table:
@@ -188,50 +221,60 @@ def _pixel_table(geometry: Geometry, cache: Path) -> Table:
     return Table(cache / "pixels" / f"{geometry.crop}-{sha256(repr(key))[:8]}", key)
 
 
-def _keys(source: Source) -> Ids:
-    """What each item is before decoding, read by several threads."""
-    keys = np.empty(len(source.items), ID)
+def _keys(source: Source, bad: Bad) -> Ids:
+    """What each item is before decoding, read by several threads; nothing where it is bad."""
+    keys = np.zeros(len(source.items), ID)
     with ThreadPoolExecutor(_threads()) as pool:
-        try:
-            for chunk in _chunks(np.arange(len(keys)), KEYS_AT_ONCE):
-                keys[chunk] = [row_id(key) for key in pool.map(source.key, chunk.tolist())]
-            return keys
-        except OSError as error:
-            raise DataError(f"{error.filename} cannot be read ({error.strerror})") from error
+        for chunk in _chunks(np.arange(len(keys)), KEYS_AT_ONCE):
+            for index, key in zip(chunk.tolist(), pool.map(lambda i: _key(source, i), chunk.tolist()), strict=True):
+                if isinstance(key, str):
+                    bad[index] = key
+                else:
+                    keys[index] = key
+    return keys
+
+
+def _key(source: Source, index: int) -> bytes | str:
+    try:
+        return row_id(source.key(index))
+    except (DataError, OSError) as error:
+        return why(error)
 
 
 def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _decode_missing(source: Source, keys: Ids, geometry: Geometry, table: Table) -> None:
+def _decode_missing(source: Source, keys: Ids, geometry: Geometry, table: Table, bad: Bad) -> None:
     """Store the pixels of every image that is not stored yet, shard by shard."""
-    _, first = np.unique(keys, return_index=True)
-    missing = np.sort(first[~table.has(keys[first])])
-    for chunk, rows in _decoded(source, missing, geometry):
-        pixels, content, size = (np.stack(column) for column in zip(*rows, strict=True))
-        table.append(keys[chunk], {"pixels": pixels, "content": content, "size": size})
+    if table.has(keys[keys != b""]).all():
+        return
+    with held(table.lock, "reading the same images"):
+        remove_partial(table.folder)
+        table.refresh()
+        found, first = np.unique(keys, return_index=True)
+        missing = np.sort(first[~table.has(found) & (found != b"")])
+        for chunk, rows in _decoded(source, missing, geometry, bad):
+            pixels, content, size = (np.stack(column) for column in zip(*rows, strict=True))
+            table.append(keys[chunk], {"pixels": pixels, "content": content, "size": size})
+    for index in [index for index in bad if keys[index]]:
+        bad.update(dict.fromkeys(np.flatnonzero(keys == keys[index]).tolist(), bad[index]))  # the same bytes elsewhere
 
 
-def _name_all(source: Source, geometry: Geometry) -> tuple[Ids, Int32[np.ndarray, "images 2"]]:
+def _name_all(source: Source, geometry: Geometry, bad: Bad) -> tuple[Ids, Int32[np.ndarray, "images 2"]]:
     """Content name and size of every image; the pixels are let go."""
     ids, sizes = np.empty(len(source.items), ID), np.empty((len(source.items), 2), np.int32)
-    for chunk, rows in _decoded(source, np.arange(len(ids)), geometry):
+    for chunk, rows in _decoded(source, np.arange(len(ids)), geometry, bad):
         ids[chunk] = [content.tobytes() for _, content, _ in rows]
         sizes[chunk] = [size for _, _, size in rows]
     return ids, sizes
 
 
 def _decoded(
-    source: Source, wanted: Int64[np.ndarray, " images"], geometry: Geometry
+    source: Source, wanted: Int64[np.ndarray, " images"], geometry: Geometry, bad: Bad
 ) -> Iterator[tuple[Int64[np.ndarray, " rows"], list["_Row"]]]:
-    """Decode images by several threads, in pieces that fit in memory.
-
-    Raises:
-        DataError: After the last piece, if an image could not be decoded.
-    """
+    """Decode images by several threads, in pieces that fit in memory; what is wrong with the others goes into `bad`."""
     piece = max(1, SHARD_BYTES // (3 * geometry.crop**2))
-    bad: list[str] = []
     with (
         warnings.catch_warnings(),
         progress("reading images", len(wanted)) as bar,
@@ -248,13 +291,10 @@ def _decoded(
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
                 raise
-            bad += [row for row in rows if isinstance(row, str)]
+            bad.update({index: row for index, row in zip(chunk.tolist(), rows, strict=True) if isinstance(row, str)})
             good = [(index, row) for index, row in zip(chunk, rows, strict=True) if not isinstance(row, str)]
             if good:
                 yield np.array([index for index, _ in good]), [row for _, row in good]
-    if bad:
-        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        raise DataError(f"{bad[0]}{more}: mend or remove it")
 
 
 _Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # pixels, content id, width and height
@@ -265,7 +305,7 @@ def _row(source: Source, index: int, geometry: Geometry) -> _Row | str:
         image = source.decode(index)
         pixels = geometry.apply(image)
     except (DataError, OSError) as error:
-        return f"{source.items[index].name} {error}"
+        return why(error)
     content = hashlib.sha256(f"{image.width}x{image.height}".encode())
     content.update(image.tobytes())
     name = np.frombuffer(row_id(content.hexdigest()), np.uint8)
@@ -319,9 +359,10 @@ def folds(images: ImageSet, count: int) -> Int64[np.ndarray, " train"]:
     return fold
 
 
-def _require_every_class(source: Source, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> None:
+def _require_every_class(source: Source, labels: np.ndarray, train: np.ndarray, test: np.ndarray, bad: int) -> None:
+    besides = f" ({bad} bad images are left out)" if bad else ""
     for label, name in enumerate(source.classes):
         if not (labels[train] == label).any():
-            raise DataError(f"class {name!r} has no training image left that is not also a test image")
+            raise DataError(f"class {name!r} has no training image left that is not also a test image{besides}")
     if len(test) == 0:
-        raise DataError("the test split has no images")
+        raise DataError(f"the test split has no images{besides}")

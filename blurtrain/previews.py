@@ -22,7 +22,7 @@ from blurtrain.errors import ConfigError, DataError
 from blurtrain.files import whole_file
 from blurtrain.kernels import FAMILIES, is_heavy
 from blurtrain.progress import say
-from blurtrain.sources import Item, Source, open_source
+from blurtrain.sources import Item, Source, open_source, why
 from blurtrain.views import CLEAN, Blur
 
 MOST_IMAGES = 32
@@ -173,6 +173,8 @@ def sheet(config: Config, images: int = 4) -> Sheet:
         )
     silence()
     source = open_source(config.data)  # bad folders are told before the backbone is read
+    for note in source.notes:
+        say(note)
     geometry = backbones.load(config.backbone).preprocessing.geometry
     rows: list[tuple[int, int, Row]] = []
     for index in _candidates(source.items, images):
@@ -181,7 +183,7 @@ def sheet(config: Config, images: int = 4) -> Sheet:
         try:
             rows.append((source.items[index].label, index, _row(source, index, geometry, views)))
         except (DataError, OSError) as error:
-            say(f"note: {source.items[index].name} {error}; another image takes its place")
+            say(f"note: {source.items[index].name} {why(error)}; another image takes its place")
     if not rows:
         raise DataError(f"none of the training images in {config.data.root} can be decoded: mend or replace them")
     ordered = tuple(row for *_, row in sorted(rows, key=lambda entry: entry[:2]))

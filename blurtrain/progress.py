@@ -52,8 +52,13 @@ def progress(step: str, total: int, unit: str = "image") -> Iterator[Progress]:
             say(f"{step:<22} {counter.done} of {total} {unit}s in {seconds:.1f} s ({rate:.0f}/s)")
 
 
+def one_line(text: str) -> str:
+    """A text in which names of files, that hold whatever they like, break no line and give the terminal no orders."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
 def say(line: str) -> None:
     """One line of what happens, apart from the results on standard output."""
     with tqdm.external_write_mode(file=sys.stderr):
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(one_line(line) + "\n")
         sys.stderr.flush()

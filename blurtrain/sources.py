@@ -1,5 +1,8 @@
 """Where images come from: the embedded set, or folders whose names are the classes."""
 
+import functools
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +15,8 @@ from blurtrain.config import EMBEDDED, DataConfig
 from blurtrain.decoding import SUFFIXES, decode
 from blurtrain.errors import DataError
 from blurtrain.files import file_sha256
-from blurtrain.progress import say
 
+MOST_BYTES = 2**30  # of a file: 16-bit colour of the most pixels that are decoded, and room to spare
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 
 
@@ -39,6 +42,10 @@ class Source(Protocol):
     def items(self) -> Sequence[Item]:
         """The images, before anything was read."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know of how they were found."""
+
     def key(self, index: int) -> str:
         """SHA-256 of what will be decoded: the file's bytes, or a drawing's recipe."""
 
@@ -50,6 +57,7 @@ class GlyphSource:
     """The embedded set: digits drawn with fonts; a font is a statistical group."""
 
     classes = tuple("0123456789")
+    notes = ()
 
     def __init__(self, train: int, test: int, seed: int) -> None:
         self._glyphs = [
@@ -75,19 +83,60 @@ class GlyphSource:
         return Image.fromarray(glyphs.draw(self._glyphs[index]))
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some images of a source.
+
+    Args:
+        whole: The source.
+        indices: Of its images, in its order.
+    """
+
+    whole: Source
+    indices: Sequence[int]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All classes, also those of which no image is left."""
+        return self.whole.classes
+
+    @functools.cached_property
+    def items(self) -> Sequence[Item]:
+        """The images that are left."""
+        return [self.whole.items[index] for index in self.indices]
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Those of the whole."""
+        return self.whole.notes
+
+    def key(self, index: int) -> str:
+        """What the whole has for it."""
+        return self.whole.key(self.indices[index])
+
+    def decode(self, index: int) -> Image.Image:
+        """The image in RGB at full size."""
+        return self.whole.decode(self.indices[index])
+
+
 class FolderSource:
     """A folder ROOT/SPLIT/CLASS/* or ROOT/CLASS/*.
 
+    Links to files and folders are followed wherever they lead, but no folder is entered twice within a class. What is
+    wrong with a single image shows when it is read.
+
     Raises:
-        DataError: If a folder is missing, a class is empty, or a class is absent from the training split.
+        DataError: If a folder is missing or cannot be read, a class is empty, or a class is absent from the training
+            split.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        if not root.is_dir():
+        self.notes: list[str] = []
+        if not _is_folder(root):
             raise DataError(
-                f"data.root {str(root)!r} is not a folder: give ROOT/train/CLASS and ROOT/test/CLASS, ROOT/CLASS, "
-                f"or {EMBEDDED!r} for the embedded images"
+                f"data.root {str(root)!r} is not a folder{_why_not(root)}: "
+                f"give ROOT/train/CLASS and ROOT/test/CLASS, ROOT/CLASS, or {EMBEDDED!r} for the embedded images"
             )
         self._paths: list[Path] = []
         kinds = {folder: SPLITS.get(folder.name.lower()) for folder in _folders(root)}  # also Train, TEST
@@ -96,25 +145,50 @@ class FolderSource:
             splits = {}  # a class may well be called `valid`
         elif len(splits) < len(kinds):
             others = ", ".join(folder.name for folder in kinds if folder not in splits)
-            say(f"note: {others} beside the split folders of {root} is left out")
+            self.notes.append(f"note: {others} beside the split folders of {root} is left out")
         places: dict[Path, str | None] = {**splits} if splits else {root: None}
         found = [
             (split, folder, path)
             for place, split in places.items()
             for folder in _folders(place)
-            for path in _image_files(folder)
+            for path in self._image_files(folder)
         ]
         self._require_both_splits(splits, found)
-        self.classes = tuple(sorted({folder.name for _, folder, _ in found}))
+        names = sorted({folder.name for _, folder, _ in found})
+        self.classes = tuple(map(_text, names))
         if len(self.classes) < 2:
             raise DataError(
                 f"{root} has images of {len(self.classes)} class(es), and at least 2 are needed: give "
                 "ROOT/train/CLASS and ROOT/test/CLASS, or ROOT/CLASS"
             )
         self._require_trained_classes(found)
-        label = {name: i for i, name in enumerate(self.classes)}
-        self.items = [Item(str(path.relative_to(root)), label[folder.name], split) for split, folder, path in found]
+        label = {name: i for i, name in enumerate(names)}
+        self.items = [Item(_text(path.relative_to(root)), label[folder.name], split) for split, folder, path in found]
         self._paths = [path for _, _, path in found]
+
+    def _image_files(self, class_folder: Path) -> list[Path]:
+        """Images of a class at any depth."""
+        found: list[Path] = []
+        waiting, entered = [class_folder], {*_with_parents(class_folder), *_with_parents(class_folder.parent)}
+        while waiting:
+            folder = waiting.pop()
+            for entry in _entries(folder):
+                path = folder / entry.name
+                if _is_folder(entry):
+                    real = Path(os.path.realpath(path))
+                    if real in entered:
+                        self.notes.append(f"note: {path} leads back to a folder that is read anyway: it is left out")
+                    else:
+                        waiting.append(path)
+                        entered.add(real)
+                elif path.suffix.lower() in SUFFIXES:
+                    found.append(path)
+                elif _leads_nowhere(entry):
+                    self.notes.append(f"note: {path} is a link that leads nowhere: it is left out")
+        if not found:
+            kinds = ", ".join(sorted(SUFFIXES))
+            raise DataError(f"class folder {class_folder} has no images ({kinds}): add some, or remove it")
+        return sorted(found)
 
     def _require_both_splits(self, splits: dict[Path, str], found: list[tuple[str | None, Path, Path]]) -> None:
         for needed in ("train", "test") if splits else ():
@@ -134,33 +208,85 @@ class FolderSource:
 
     def key(self, index: int) -> str:
         """SHA-256 of the file's bytes."""
-        return file_sha256(self._paths[index])
+        return file_sha256(self._file(index))
 
     def decode(self, index: int) -> Image.Image:
         """The image as the network's users see it: first frame, upright, in RGB."""
-        return decode(self._paths[index].read_bytes())
+        return decode(self._file(index).read_bytes())
+
+    def _file(self, index: int) -> Path:
+        """An image's path; whatever would never end when it is read, such as a pipe, is refused."""
+        path = self._paths[index]
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError("is no ordinary file")
+        if found.st_size > MOST_BYTES:
+            raise DataError(f"has {found.st_size:,} bytes, more than {MOST_BYTES:,}")
+        return path
+
+
+def why(error: DataError | OSError) -> str:
+    """What is wrong with an image, to stand behind its name."""
+    return str(error) if isinstance(error, DataError) else f"cannot be read ({error.strerror or error})"
 
 
 def _folders(place: Path) -> list[Path]:
+    """Folders of a place, which are splits or classes: none may be missing without a word."""
+    found = []
+    for entry in _entries(place):
+        path = place / entry.name
+        if _is_folder(entry):
+            found.append(path)
+            if Path(os.path.realpath(path)) in _with_parents(place):
+                raise DataError(f"{path} is a link to a folder that it lies in: mend or remove it")
+        elif _leads_nowhere(entry) and path.suffix.lower() not in SUFFIXES:
+            raise DataError(f"{path} is a link that leads nowhere: mend or remove it")
+    return found
+
+
+def _entries(folder: Path) -> list["os.DirEntry[str]"]:
+    """What a folder holds in the order of the names, hidden things aside."""
     try:
-        return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(f"{place} cannot be read ({error.strerror}): mend its permissions") from error
+        raise DataError(f"{folder} cannot be read ({error.strerror}): mend its permissions") from error
 
 
-def _image_files(folder: Path) -> list[Path]:
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not _is_hidden(path.relative_to(folder))
-    )
-    if not paths:
-        raise DataError(f"class folder {folder} has no images ({', '.join(sorted(SUFFIXES))}): add some, or remove it")
-    return paths
+def _is_folder(place: "Path | os.DirEntry[str]") -> bool:
+    try:
+        return place.is_dir()
+    except OSError:  # links in a circle, a name that is too long, a place that is not open to everybody
+        return False
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _leads_nowhere(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_symlink() and not entry.stat()
+    except OSError:
+        return True
+
+
+def _why_not(path: Path) -> str:
+    """The reason why a folder is none, where that is not plain."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f" ({error.strerror})"
+    return ""
+
+
+def _with_parents(folder: Path) -> list[Path]:
+    """A folder and all that it lies in, without links."""
+    real = Path(os.path.realpath(folder))
+    return [real, *real.parents]
+
+
+def _text(name: Path | str) -> str:
+    """A file's name as text; bytes that are no UTF-8 are written as hexadecimal digits."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def open_source(config: DataConfig) -> Source:

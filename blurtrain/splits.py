@@ -13,7 +13,7 @@ from blurtrain.store import Ids
 def split(
     items: Sequence[Item], ids: Ids, labels: Int64[np.ndarray, " images"], test_fraction: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions of the training, validation and test images; disjoint by content.
+    """Positions of the training, validation and test images; disjoint by content, and each in the order of content.
 
     With given splits, an image whose exact duplicate is a test image leaves the other splits, and one whose
     duplicate is a validation image leaves training. Without, each class is dealt out by content hash.
@@ -21,14 +21,22 @@ def split(
     given = np.array([item.split or "" for item in items])
     if (given == "").all():
         test_mask = _share_of_each_class(ids, labels, test_fraction)
-        return np.flatnonzero(~test_mask), np.empty(0, np.int64), np.flatnonzero(test_mask)
-    test = np.flatnonzero(given == "test")
-    validation = np.flatnonzero((given == "validation") & ~np.isin(ids, ids[test]))
-    train = np.flatnonzero((given == "train") & ~np.isin(ids, ids[np.r_[test, validation]]))
+        return _by_content(~test_mask, ids, labels), np.empty(0, np.int64), _by_content(test_mask, ids, labels)
+    test = _by_content(given == "test", ids, labels)
+    validation = _by_content((given == "validation") & ~np.isin(ids, ids[test]), ids, labels)
+    train = _by_content((given == "train") & ~np.isin(ids, ids[np.r_[test, validation]]), ids, labels)
     dropped = len(items) - len(test) - len(validation) - len(train)
     if dropped:
         say(f"note: {dropped} images are left out because their exact duplicate is in the test or validation split")
     return train, validation, test
+
+
+def _by_content(
+    chosen: Bool[np.ndarray, " images"], ids: Ids, labels: Int64[np.ndarray, " images"]
+) -> Int64[np.ndarray, " chosen"]:
+    """Positions in the order of content: sums and batches then do not depend on what files are called."""
+    positions = np.flatnonzero(chosen)
+    return np.asarray(positions[np.lexsort((labels[positions], ids[positions]))])
 
 
 def _share_of_each_class(

@@ -16,14 +16,14 @@ from blurtrain import backbones, engines, features, fitting, heads, images, runs
 from blurtrain.blur import blur_pixels
 from blurtrain.chatter import silence
 from blurtrain.config import Config, plain
-from blurtrain.files import sha256, whole_file, write_json, write_text
+from blurtrain.files import remove_partial, sha256, whole_file, write_json, write_text
 from blurtrain.kernels import content, kernel
 from blurtrain.progress import progress, say
 from blurtrain.version import VERSION
 from blurtrain.views import CLEAN, Blur
 
 EXPORT_CHECK_IMAGES = 8  # real images on which a new export of the backbone is compared with torch
-CHECKPOINT = ".partial-training-"
+CHECKPOINT = ".checkpoint-"
 SAMPLES = 4  # test images shown in TensorBoard
 
 
@@ -51,7 +51,7 @@ def prepare(config: Config) -> Prepared:
     for view in {*config.train_views, *config.test_views} - {CLEAN}:
         kernel(view)  # and bad point-spread functions
     backbone = backbones.load(config.backbone)
-    loaded = images.load(config.data, backbone.preprocessing.geometry, config.cache)
+    loaded = images.load(config.data, backbone.preprocessing.geometry, config.cache, config.on_bad_image)
     if len(loaded.validation) == 0:
         images.folds(loaded, config.head.folds)  # too few images are told before the backbone runs
     fingerprint = backbone.fingerprint()
@@ -98,6 +98,7 @@ def train(config: Config, ready: Prepared) -> Path:
         StoreError: If the store or the run folder cannot be read or written.
     """
     folder = runs.begin(config)
+    remove_partial(folder)
     _say_what_is_trained(config, ready)
     trained, extraction = (
         _train_on_images(config, ready) if ready.store is None else _fit_features(config, ready, ready.store)
@@ -109,7 +110,8 @@ def train(config: Config, ready: Prepared) -> Path:
         _save_heads(folder, "-equal-epochs", *trained.equal_epochs)
     rows = _sweep(config, ready, trained)
     _write_events(config, ready, trained, rows)
-    write_json(folder / runs.RESULT, _result(config, ready, trained, extraction))  # last: the run is finished
+    write_json(folder / runs.WORK, {"forward_passes": asdict(extraction)})
+    runs.finish(folder, _result(config, ready, trained))
     for checkpoint in folder.glob(f"{CHECKPOINT}*"):
         checkpoint.unlink(missing_ok=True)
     return folder
@@ -196,7 +198,7 @@ def _sweep(config: Config, ready: Prepared, trained: heads.Trained) -> list[swee
     sets = [(trained.folds, trained.refit), *([trained.equal_epochs] if trained.equal_epochs else [])]
     parts = [part for pair in sets for part in pair]
     joined = heads.Heads(np.concatenate([p.weights for p in parts]), np.concatenate([p.bias for p in parts]))
-    path = folder / "predictions.parquet"
+    path = folder / sweep.PREDICTIONS
     with _test_features(config, ready) as features_of:
         sweep.write_predictions(
             path,
@@ -256,7 +258,7 @@ def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows:
     )
 
 
-def _result(config: Config, ready: Prepared, trained: heads.Trained, extraction: features.Extraction) -> dict[str, Any]:
+def _result(config: Config, ready: Prepared, trained: heads.Trained) -> dict[str, Any]:
     """The contents of run.json."""
     loaded, backbone = ready.images, ready.backbone
     shapes = {"head.weight": list(trained.refit.weights[0].shape), "head.bias": list(trained.refit.bias[0].shape)}
@@ -264,6 +266,7 @@ def _result(config: Config, ready: Prepared, trained: heads.Trained, extraction:
         "arm": config.arm,
         "classes": list(loaded.classes),
         "images": {"train": len(loaded.train), "validation": len(loaded.validation), "test": len(loaded.test)},
+        "skipped": loaded.skipped,
         "native_pixels_per_pixel": loaded.native_scale,
         "backbone": {
             "name": backbone.name,
@@ -276,7 +279,6 @@ def _result(config: Config, ready: Prepared, trained: heads.Trained, extraction:
         "head": trained.summary,
         "engine": ready.engine.name,
         "inputs": inputs_of(config, ready),
-        "forward_passes": asdict(extraction),
         "versions": {
             "blurtrain": VERSION,
             "python": platform.python_version(),
