@@ -9,11 +9,14 @@ where the case says which share of the variance belongs to groups, to images and
 Each head moves both thresholds by its own amount, so that the expectation over heads is exact. The
 probabilities do not depend on the shares, so every case has the same truth: GAIN - LOSS.
 
-Usage: python benchmarks/coverage.py [--replications 4000] [--seed 0] [--output FILE.md]
+Every case is simulated with each of the seeds. The table takes the place of the one in docs/statistics.md.
+
+Usage: python benchmarks/coverage.py [--replications 10000] [--seeds 1 2 3] [--output FILE.md]
 """
 
 import argparse
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from blurtrain.inference import crossed_difference
 GAIN, LOSS = 0.16, 0.12  # share of images that only the arm, only the reference gets right
 TRUTH = GAIN - LOSS
 CUT = 2.5  # standard deviations at which the heads' effects are cut, so that LOSS stays a probability
+BEGIN, END = "<!-- made by benchmarks/coverage.py -->", "<!-- end -->"  # what stands between them is replaced
 SPLITS = {"images only": 1.0, "images and interaction": 0.6, "all interaction": 0.0}
 
 
@@ -73,8 +77,8 @@ def draw(case: Case, random: np.random.Generator) -> Float[np.ndarray, "heads im
     return difference
 
 
-def coverage(case: Case, replications: int, seed: int) -> tuple[float, float, float]:
-    """Return the coverage, the mean half width and the root mean square error of the estimate."""
+def coverage(case: Case, replications: int, seed: Sequence[int]) -> tuple[float, float, float]:
+    """Return the coverage, the mean half width and the mean square error of the estimate."""
     random = np.random.default_rng(seed)
     groups = np.repeat(np.arange(len(case.group_sizes)), case.group_sizes) if case.group_sizes else None
     held, half_widths, errors = [], [], []
@@ -84,36 +88,47 @@ def coverage(case: Case, replications: int, seed: int) -> tuple[float, float, fl
         held.append(low <= TRUTH <= high)
         half_widths.append((high - low) / 2)
         errors.append(result.estimate - TRUTH)
-    return float(np.mean(held)), float(np.mean(half_widths)), float(np.sqrt(np.mean(np.square(errors))))
+    return float(np.mean(held)), float(np.mean(half_widths)), float(np.mean(np.square(errors)))
 
 
-def table(replications: int, seed: int) -> Iterator[str]:
-    """Yield the Markdown table line by line."""
-    resolution = 2 * np.sqrt(0.95 * 0.05 / replications)
-    yield f"Coverage of the 95 % interval, {replications} replications, seed {seed}; exact to {resolution:.3f}."
+def table(replications: int, seeds: Sequence[int]) -> Iterator[str]:
+    """Yield the Markdown table line by line: coverage in % for each seed, the rest over all of them."""
+    resolution = 200 * np.sqrt(0.95 * 0.05 / replications)
+    yield (
+        f"Share of 95 % intervals that hold the truth, in %: {replications} replications a seed, "
+        f"each exact to about {resolution:.1f}."
+    )
     yield ""
-    yield "| variance | images | heads | head sd | coverage | mean half width | error of the estimate (rms) |"
-    yield "|---|---|---|---|---|---|---|"
+    names = " | ".join(f"seed {seed}" for seed in seeds)
+    yield f"| variance | images | heads | head sd | {names} | mean half width | error of the estimate (rms) |"
+    yield "|---" * (6 + len(seeds)) + "|"
     for number, case in enumerate(cases()):
-        held, half_width, error = coverage(case, replications, seed + number)
+        each = [coverage(case, replications, (seed, number)) for seed in seeds]
+        _, half_width, square = np.mean(each, axis=0)
+        held = " | ".join(f"{100 * share:.1f}" for share, _, _ in each)
         yield (
-            f"| {case.name} | {case.n_images} | {case.n_heads} | {case.head_sd:g} | {held:.3f} "
-            f"| {half_width:.4f} | {error:.4f} |"
+            f"| {case.name} | {case.n_images} | {case.n_heads} | {case.head_sd:g} | {held} "
+            f"| {half_width:.4f} | {np.sqrt(square):.4f} |"
         )
 
 
 def main() -> None:
-    """Print the table and, where asked for, write it to a file."""
+    """Print the table and write it to its place in a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--replications", type=int, default=4000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".md"))
+    parser.add_argument("--replications", type=int, default=10_000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "docs" / "statistics.md")
     arguments = parser.parse_args()
+    text = arguments.output.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        parser.error(f"{arguments.output} needs one line {BEGIN} and one line {END}")
     lines = []
-    for line in table(arguments.replications, arguments.seed):
+    for line in table(arguments.replications, arguments.seeds):
         print(line, flush=True)
         lines.append(line)
-    arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    made = "\n".join([BEGIN, "", *lines, "", END])
+    replaced = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: made, text, flags=re.DOTALL)
+    arguments.output.write_text(replaced, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -373,6 +373,16 @@ def test_order_of_the_copies_does_not_decide_what_is_heavy() -> None:
         assert not is_heavy(Blur("gaussian", 3.9), order)
 
 
+def test_heavy_is_measured_by_the_spread_whatever_the_family() -> None:
+    copies = (Blur("gaussian", 1.0),)
+    assert not is_heavy(Blur("box", 5.0), copies)  # sqrt(24 / 12) = 1.41
+    assert is_heavy(Blur("box", 7.0), copies)  # sqrt(48 / 12) = 2
+    assert not is_heavy(Blur("motion", 6.92, 30.0), copies)
+    assert is_heavy(Blur("motion", 6.93, 30.0), copies)  # sqrt(48) = 6.928
+    assert is_heavy(Blur("gaussian", 1.64), (Blur("box", 3.0),))  # twice sqrt(8 / 12) = 1.633
+    assert not is_heavy(Blur("gaussian", 1.63), (Blur("box", 3.0),))
+
+
 def test_nothing_is_heavy_without_copies() -> None:
     assert not is_heavy(Blur("gaussian", 1000.0), ())
     assert not is_heavy(CLEAN, ())

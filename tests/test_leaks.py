@@ -1,33 +1,46 @@
 """Nothing of the test split reaches a fit: poisoned labels or pixels and other test blurs change no bit of it."""
 
+import functools
 import json
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from jaxtyping import Int64, UInt8
 from PIL import Image
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from blurtrain import features, fitting, images, sources, training
-from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
+from blurtrain import features, fitting, images, minibatch, sources, training
+from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, MinibatchConfig
+from blurtrain.images import Pixels
 from blurtrain.sources import GlyphSource
 from blurtrain.views import CLEAN, Blur
+from tests.conftest import fill_classes, photograph
 
+pytestmark = pytest.mark.usefixtures("quiet")
 COPY = Blur("gaussian", 1.0)
+FITTED_TAGS = ("train/", "validation/", "_hparams_/session_start_info")  # in event files
+TESTED_FILES = {"predictions.parquet", "sweep.csv", "sweep.json"}
+BOTH_WAYS = pytest.mark.parametrize("stored", [True, False], ids=["stored", "fresh"])
 
 
-def config_in(folder: Path) -> Config:
+def config_in(folder: Path, *, stored: bool = True, root: Path | None = None) -> Config:
     """A small augmented arm; one blur of the sweep is also a copy."""
     return Config(
         name="leak",
-        data=DataConfig(glyphs=GlyphsConfig(train=60, test=40)),
+        data=DataConfig(glyphs=GlyphsConfig(train=60, test=40)) if root is None else DataConfig(root=str(root)),
         copies=(BlurGrid("gaussian", (0.5, 1.0)),),
         sweep=(BlurGrid("gaussian", (0.0, 1.0, 3.0)),),
         head=HeadConfig(l2=(0.01, 0.1, 1.0), folds=3),
+        minibatch=MinibatchConfig(epochs=2, learning_rate=0.01),
+        batch_size=16,
         runs=folder / "runs",
-        cache=folder / "cache",
+        cache=folder / "cache" if stored else False,
     )
 
 
@@ -36,24 +49,73 @@ def trained(config: Config) -> Config:
     return config
 
 
+def run_json(config: Config) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((config.run_folder / "run.json").read_text())
+    return result
+
+
 def fitted_numbers(config: Config) -> dict[str, bytes]:
     """Everything that a fit decides, byte for byte."""
-    result = json.loads((config.run_folder / "run.json").read_text())
+    (events,) = config.run_folder.glob("events.out.tfevents.*")
+    values = [value for event in EventFileLoader(str(events)).Load() for value in event.summary.value]
+    curves = [value.SerializeToString(deterministic=True) for value in values if value.tag.startswith(FITTED_TAGS)]
+    assert len(curves) > 3
     return {
-        "heads": (config.run_folder / "heads-folds.safetensors").read_bytes(),
-        "refit": (config.run_folder / "head.safetensors").read_bytes(),
-        "choice": json.dumps(result["head"]).encode(),
+        **{path.name: path.read_bytes() for path in config.run_folder.glob("head*.safetensors")},
+        "choice": json.dumps(run_json(config)["head"]).encode(),
+        "curves and hyperparameters": b"".join(curves),
     }
+
+
+def require_only_the_test_differs(poisoned: Config, honest: Config) -> None:
+    """No fitted number differs, and of run.json only what names the test images and the files made of them."""
+    assert fitted_numbers(poisoned) == fitted_numbers(honest)
+    theirs, ours = run_json(poisoned), run_json(honest)
+    assert {key for key in ours if theirs[key] != ours[key]} <= {"inputs", "files", "checksum"}
+    assert {key for key in ours["inputs"] if theirs["inputs"][key] != ours["inputs"][key]} == {"test"}
+    changed = {name for name in ours["files"] if theirs["files"][name] != ours["files"][name]}
+    assert changed - {"config.yaml"} == TESTED_FILES  # the folder of the runs is another
 
 
 def accuracies(config: Config) -> list[float]:
     return [row["accuracy"] for row in json.loads((config.run_folder / "sweep.json").read_text())]
 
 
+def image_folder(kind: str, folder: Path) -> Path | None:
+    """Photographs with given splits, or to be split by content; none where the set is embedded."""
+    if kind == "embedded":
+        return None
+    root = folder / "photos"
+    if kind == "content":
+        fill_classes(root, 12)
+        return root
+    for split, (count, first) in {"train": (8, 0), "val": (3, 50), "test": (5, 100)}.items():
+        fill_classes(root / split, count, first)
+    return root
+
+
+HonestRun = Callable[[str, bool], Config]
+
+
 @pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """The run that every poisoned one is compared with."""
-    return trained(config_in(tmp_path_factory.mktemp("honest")))
+def honest_run(tmp_path_factory: pytest.TempPathFactory) -> HonestRun:
+    """The runs that the poisoned ones are compared with, by kind of image set and whether features are stored."""
+
+    @functools.cache
+    def run(kind: str, stored: bool) -> Config:
+        folder = tmp_path_factory.mktemp(kind)
+        return trained(config_in(folder, stored=stored, root=image_folder(kind, folder)))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def honest(honest_run: HonestRun) -> Config:
+    """The stored run on the embedded set."""
+    return honest_run("embedded", True)
+
+
+# Poison
 
 
 class PoisonedLabels(GlyphSource):
@@ -85,25 +147,60 @@ def test_a_poisoned_test_split_changes_no_fitted_number(
 ) -> None:
     monkeypatch.setattr(sources, "GlyphSource", source)
     poisoned = trained(config_in(tmp_path))
-    assert fitted_numbers(poisoned) == fitted_numbers(honest)
+    require_only_the_test_differs(poisoned, honest)
     assert accuracies(honest)[0] > 0.5 > 0.3 > accuracies(poisoned)[0]  # the poison was taken
 
 
-def test_other_test_blurs_change_no_fitted_number(honest: Config, tmp_path: Path) -> None:
-    sweep = (BlurGrid("gaussian", (0.0, 2.0, 7.0), "zero"),)
+@dataclass(frozen=True)
+class NoisyPixels:
+    """The pixels of a set, but noise in place of the test images."""
+
+    inner: Pixels
+    test: Int64[np.ndarray, " test"]
+
+    def read(self, positions: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3 height width"]:
+        pixels = self.inner.read(positions)
+        for place in np.flatnonzero(np.isin(positions, self.test)):
+            pixels[place] = np.random.default_rng(positions[place]).integers(0, 256, pixels[place].shape, np.uint8)
+        return pixels
+
+
+def poisoned_test(loaded: images.ImageSet) -> images.ImageSet:
+    """Test images are noise under other names and other labels."""
+    labels, ids = loaded.labels.copy(), loaded.ids.copy()
+    labels[loaded.test] = (labels[loaded.test] + 1) % len(loaded.classes)
+    ids[loaded.test] = [b"noise" + name[5:] for name in ids[loaded.test].tolist()]
+    return replace(loaded, labels=labels, ids=ids, pixels=NoisyPixels(loaded.pixels, loaded.test))
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored"),
+    [("embedded", False), ("given", True), ("given", False), ("content", True), ("content", False)],
+)
+def test_nor_does_it_wherever_the_split_comes_from_and_however_the_head_is_trained(
+    honest_run: HonestRun, tmp_path: Path, kind: str, stored: bool
+) -> None:
+    honest = honest_run(kind, stored)
+    poisoned = replace(honest, runs=tmp_path / "runs", cache=tmp_path / "cache" if stored else False)
+    ready = training.prepare(poisoned)
+    training.train(poisoned, replace(ready, images=poisoned_test(ready.images)))
+    require_only_the_test_differs(poisoned, honest)
+    theirs, ours = (pq.read_table(config.run_folder / "predictions.parquet") for config in (poisoned, honest))
+    for column in ("image", "label", "confidence"):  # the poison was taken
+        assert (theirs[column].to_numpy() != ours[column].to_numpy()).mean() > 0.9
+
+
+@BOTH_WAYS
+def test_other_test_blurs_change_no_fitted_number(honest_run: HonestRun, tmp_path: Path, stored: bool) -> None:
+    honest = honest_run("given", stored)
+    sweep = (BlurGrid("gaussian", (0.0, 2.0, 7.0), "zero"), BlurGrid("box", (9.0,)))
     other = trained(replace(honest, sweep=sweep, runs=tmp_path))
     assert fitted_numbers(other) == fitted_numbers(honest)
 
 
-def test_the_same_config_gives_the_same_bytes(honest: Config, tmp_path: Path) -> None:
-    again = trained(config_in(tmp_path))  # with a cache of its own
-    assert fitted_numbers(again) == fitted_numbers(honest)
-    for name in ("predictions.parquet", "sweep.json", "sweep.csv"):
-        assert (again.run_folder / name).read_bytes() == (honest.run_folder / name).read_bytes()
-
-
+@BOTH_WAYS
 def test_poisoned_training_labels_do_change_the_fit(
-    honest: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    honest_run: HonestRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool
 ) -> None:
     class PoisonedTraining(GlyphSource):
         def __init__(self, train: int, test: int, seed: int) -> None:
@@ -111,9 +208,67 @@ def test_poisoned_training_labels_do_change_the_fit(
             self.items = [replace(item, label=(item.label + i % 2) % 10) for i, item in enumerate(self.items)]
 
     monkeypatch.setattr(sources, "GlyphSource", PoisonedTraining)
-    poisoned = trained(config_in(tmp_path))
-    numbers, expected = fitted_numbers(poisoned), fitted_numbers(honest)
+    poisoned = trained(config_in(tmp_path, stored=stored))
+    numbers, expected = fitted_numbers(poisoned), fitted_numbers(honest_run("embedded", stored))
+    assert set(numbers) == set(expected)
     assert all(numbers[key] != expected[key] for key in expected)
+
+
+# Other files in the folders
+
+
+def one_test_image_more(root: Path) -> None:
+    photograph(0, 999).save(root / "test" / "red" / "new.png")
+
+
+def one_test_image_fewer(root: Path) -> None:
+    (root / "test" / "green" / "100.png").unlink()
+
+
+def other_names(root: Path) -> None:
+    """The files of each folder in another order."""
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        path.rename(path.with_stem(f"{9 - int(path.stem) % 10} was {path.stem}"))
+
+
+def duplicates_of_test_images(root: Path) -> None:
+    """Under other names, in other formats and in other classes, among the training and the validation images."""
+    for number, path in enumerate(sorted((root / "test").rglob("*.*"))):
+        with Image.open(path) as image:
+            image.save(root / ("train", "val")[number % 2] / ("red", "blue")[number % 3 > 0] / f"0 copy {number}.bmp")
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize(
+    "change", [one_test_image_more, one_test_image_fewer, duplicates_of_test_images], ids=lambda change: change.__name__
+)
+def test_other_test_images_change_no_fitted_number(
+    honest_run: HonestRun, tmp_path: Path, stored: bool, change: Callable[[Path], None]
+) -> None:
+    honest = honest_run("given", stored)
+    root = shutil.copytree(honest.data.root, tmp_path / "photos")
+    change(root)
+    other = trained(config_in(tmp_path, stored=stored, root=root))
+    assert fitted_numbers(other) == fitted_numbers(honest)
+    ours, theirs = run_json(honest), run_json(other)
+    assert theirs["inputs"]["training"] == ours["inputs"]["training"]
+    is_other_test = change is not duplicates_of_test_images
+    assert (theirs["inputs"]["test"] != ours["inputs"]["test"]) == is_other_test
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("kind", ["given", "content"])
+def test_file_names_change_nothing(honest_run: HonestRun, tmp_path: Path, stored: bool, kind: str) -> None:
+    honest = honest_run(kind, stored)
+    root = shutil.copytree(honest.data.root, tmp_path / "photos")
+    other_names(root)
+    other = trained(config_in(tmp_path, stored=stored, root=root))
+    assert fitted_numbers(other) == fitted_numbers(honest)
+    for name in TESTED_FILES:
+        assert (other.run_folder / name).read_bytes() == (honest.run_folder / name).read_bytes()
+
+
+# What a run reads
 
 
 class Watched:
@@ -207,6 +362,41 @@ def test_no_font_is_both_fitted_and_validated_on(watched: Watched) -> None:
     fonts = np.tile(loaded.groups[loaded.train], 3)
     for fitted, held in zip(watched.fit["training"], watched.fit["validation"], strict=True):
         assert not set(fonts[fitted]) & set(fonts[held])
+
+
+@dataclass(frozen=True)
+class WatchedPixels:
+    """The pixels of a set, with a note of what was read."""
+
+    inner: Pixels
+    seen: list[int]
+
+    def read(self, positions: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3 height width"]:
+        self.seen.extend(positions.tolist())
+        return self.inner.read(positions)
+
+
+@pytest.mark.parametrize("kind", ["given", "content"])
+def test_training_on_images_reads_no_test_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    config = config_in(tmp_path, stored=False, root=image_folder(kind, tmp_path))
+    ready = training.prepare(config)
+    loaded, fit = ready.images, minibatch.fit
+    seen: list[int] = []
+    in_training: list[int] = []
+
+    def fit_and_note(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - passed on
+        result = fit(*arguments, **named)
+        in_training.extend(seen)
+        return result
+
+    monkeypatch.setattr(minibatch, "fit", fit_and_note)
+    pixels = WatchedPixels(loaded.pixels, seen)
+    training.train(config, replace(ready, images=replace(loaded, pixels=pixels)))
+    assert set(in_training) == {*loaded.train.tolist(), *loaded.validation.tolist()}
+    assert set(seen[len(in_training) :]) == set(loaded.test.tolist())
+    often = [in_training.count(position) for position in loaded.train.tolist()]
+    held_out = 0 if kind == "given" else 1
+    assert often == [(2 + held_out) * len(config.train_views)] * len(often)  # two epochs, clean and each copy
 
 
 def test_splits_share_no_content_and_no_font(tmp_path: Path) -> None:

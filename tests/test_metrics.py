@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import Bool, Float
-from sklearn.metrics import balanced_accuracy_score, log_loss, top_k_accuracy_score
+from sklearn.metrics import auc, balanced_accuracy_score, log_loss, top_k_accuracy_score
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from blurtrain import metrics
@@ -195,6 +195,13 @@ def test_calibration_error_refuses_no_bins() -> None:
 def test_area_by_hand() -> None:
     # trapezoids 1 * (1 + .6) / 2 = .8 and 3 * (.6 + .2) / 2 = 1.2, over a range of 4
     assert metrics.area_under_strength(np.array([0, 1, 4]), np.array([1, 0.6, 0.2])) == pytest.approx(0.5)
+
+
+def test_area_matches_sklearn() -> None:
+    random = np.random.default_rng(0)
+    strengths, accuracies = np.cumsum(random.uniform(0.1, 2, 9)), random.uniform(0, 1, (3, 9))
+    expected = [auc(strengths, row) / (strengths[-1] - strengths[0]) for row in accuracies]
+    np.testing.assert_allclose(metrics.area_under_strength(strengths, accuracies), expected)
 
 
 def test_area_of_one_point_is_its_accuracy() -> None:

@@ -82,7 +82,23 @@ def test_added_image_moves_few_others() -> None:
 def test_given_splits_are_kept() -> None:
     given_ = ["train", "test", "validation", "train"]
     train, validation, test = divide(range(4), [0, 0, 1, 1], given_)
-    assert (train.tolist(), validation.tolist(), test.tolist()) == ([0, 3], [2], [1])
+    assert (sorted(train), validation.tolist(), test.tolist()) == ([0, 3], [2], [1])
+
+
+@given(drawn_images, st.booleans(), st.randoms(use_true_random=False))
+def test_splits_are_in_the_order_of_content_whatever_the_order_of_files(
+    images: list[tuple[int, int]], is_given: bool, random: Random
+) -> None:
+    splits = [("train", "validation", "test")[content % 3] for content, _ in images] if is_given else None
+    order = list(range(len(images)))
+    random.shuffle(order)
+
+    def seen(some: Sequence[int]) -> list[list[tuple[int, int]]]:
+        contents, labels = zip(*(images[i] for i in some), strict=True)
+        parts = divide(contents, labels, splits and [splits[i] for i in some])
+        return [[(contents[i], labels[i]) for i in part] for part in parts]
+
+    assert seen(range(len(images))) == seen(order)
 
 
 def test_duplicates_leave_training_and_validation(capsys: pytest.CaptureFixture[str]) -> None:
