@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blurtrain import comparison, report, runs
 from blurtrain.config import Config
@@ -10,6 +10,9 @@ from blurtrain.errors import ConfigError, RunError
 from blurtrain.files import read_sealed, remove_partial, write_sealed, write_text
 from blurtrain.locks import held
 from blurtrain.progress import say
+
+if TYPE_CHECKING:
+    from blurtrain import training
 
 PICTURE = "figures/accuracy.png"
 
@@ -28,10 +31,17 @@ def train(config: Config) -> Path:
         return config.run_folder
     from blurtrain import training  # imports torch, which a finished run does not need
 
-    with held(runs.lock(config.run_folder), f"training {config.run_folder}"):
-        if not runs.is_finished(config):  # or the other process has trained it
-            training.train(config, training.prepare(config))
+    _train_alone(config, training.prepare(config))
     return config.run_folder
+
+
+def _train_alone(config: Config, prepared: "training.Prepared") -> None:
+    """Train an arm unless another process has trained it while this one waited."""
+    from blurtrain import training
+
+    with held(runs.lock(config.run_folder), f"training {config.run_folder}"):
+        if not runs.is_finished(config):
+            training.train(config, prepared)
 
 
 def compare(config: Config) -> Path:
@@ -56,9 +66,7 @@ def compare(config: Config) -> Path:
             if arm not in unfinished:  # told before the other arm is trained
                 runs.load_run(arm.run_folder).require_inputs(training.inputs_of(arm, prepared))
         for arm in unfinished:
-            with held(runs.lock(arm.run_folder), f"training {arm.run_folder}"):
-                if not runs.is_finished(arm):
-                    training.train(arm, prepared)
+            _train_alone(arm, prepared)
     return compare_runs([arm.run_folder for arm in arms], config.comparison_folder)
 
 

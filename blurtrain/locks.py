@@ -89,5 +89,8 @@ def _acquired(lock: FileLock, path: Path, wait: bool) -> bool:
     except Timeout:
         return False
     except OSError as error:
-        raise StoreError(f"{path} cannot be locked ({error.strerror or error}): choose another folder") from error
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror or error}): free space or choose another folder, "
+            "then run the same command again"
+        ) from error
     return True

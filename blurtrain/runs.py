@@ -11,6 +11,7 @@ import yaml
 from blurtrain.config import Config, plain
 from blurtrain.errors import ConfigError, RunError
 from blurtrain.files import file_sha256, read_sealed, write_sealed, write_text
+from blurtrain.options import read_yaml
 
 CONFIG = "config.yaml"  # written first: whose run it is
 RESULT = "run.json"  # written last: it is finished
@@ -165,8 +166,7 @@ def read_config(folder: Path) -> Config:
         RunError: If there is none, or it cannot be read.
     """
     try:
-        values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        return config_from(values)
+        return config_from(read_yaml((folder / CONFIG).read_text(encoding="utf-8")))
     except (
         *(OSError, ValueError, TypeError, AttributeError, KeyError),
         *(yaml.YAMLError, jsonargparse.ArgumentError, ConfigError),

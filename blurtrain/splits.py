@@ -44,13 +44,14 @@ def _share_of_each_class(
 ) -> Bool[np.ndarray, " images"]:
     """The images of each class whose content hash is lowest, at least one and never all of them.
 
-    An image with two labels counts with the first, so that its duplicates stay on one side.
+    An image with two labels counts with the lowest, so that its duplicates stay on one side whatever they are called.
     """
-    contents, first = np.unique(ids, return_index=True)
+    by_label = np.argsort(labels, kind="stable")
+    contents, first = np.unique(ids[by_label], return_index=True)
     chosen = [
         members[: min(max(1, round(fraction * len(members))), len(members) - 1)]
         for label in np.unique(labels)
-        for members in [contents[labels[first] == label]]
+        for members in [contents[labels[by_label][first] == label]]
     ]
     return np.asarray(np.isin(ids, np.concatenate(chosen)))
 

@@ -844,6 +844,7 @@ def test_hostile_value_is_refused_or_taken_as_it_is(key: tuple[str, ...], route:
             if isinstance(value_at(got, key), tuple):
                 written = value
             assert is_same(written, value_at(got, key)), (value, value_at(got, key))
+            assert "\0" not in str(value) or key == ("backbone", "name"), value  # no file can be called so
         else:
             assert key[-1].removesuffix("s") in got or "'a' is not known" in got, (value, got)
             assert "Traceback" not in got
@@ -892,6 +893,18 @@ def test_option_may_have_hyphens(key: tuple[str, ...]) -> None:
     assert isinstance(expected, Config)
     assert config_or_sentence([f"--{option.replace('_', '-')}", word]) == expected
     assert config_or_sentence([f"--{option.replace('_', '-')}={word}"]) == expected
+
+
+@pytest.mark.parametrize("word", ["true", "True", "yes", "on", "none", "null", "0", "1"])
+def test_switch_is_no_folder_of_a_store(word: str) -> None:
+    assert config_or_sentence([f"--cache={word}"]) == f"cache must be a folder or false, got {word!r}"
+
+
+@pytest.mark.parametrize("word", ["false", "no", "off", "False"])
+def test_store_can_be_switched_off(word: str) -> None:
+    got = config_or_sentence([f"--cache={word}"])
+    assert isinstance(got, Config)
+    assert got.cache is False
 
 
 @pytest.mark.parametrize("name", ["12:30", "*x", "&a b", "[a.b]", "{a: 1, a: 2}", "010", "a: b", "'it", "- x", "!x"])
@@ -1028,7 +1041,6 @@ def test_config_imports_no_module(text: str, refused: Refused, tmp_path: Path, m
     del sys.modules["spy"]
 
 
-@pytest.mark.xfail(strict=True, reason="blurtrain.runs reads the config of a run folder without `read_yaml`")
 def test_config_of_a_run_folder_imports_no_module(
     refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,13 @@ def test_every_view_has_its_row_with_its_numbers(comparison: dict[str, Any]) -> 
     assert rows[-1].startswith("mean of heavy *")
 
 
+def test_an_adjusted_p_value_stands_beside_its_verdict() -> None:
+    other = {**against(0.1, "not distinguishable", (0.01, 0.19)), "p": 0.03, "p_holm": 0.09}
+    view = {"arms": {"baseline": {"accuracy": 0.5}, "augmented": {"accuracy": 0.6}}, "against_reference": {"it": other}}
+    cells = report._cells(view, "gaussian 2 *", ["baseline", "augmented"])
+    assert cells == ["gaussian 2 *", "50.0", "60.0", "+10.0", "+1.0 to +19.0", ".090", "not distinguishable"]
+
+
 def test_headline_counts_what_was_compared(comparison: dict[str, Any]) -> None:
     line = report.terminal_table(comparison).splitlines()[0]
     assert line == ("Accuracy in % on 90 test images in 8 groups, mean of 5 heads an arm; blur in px at network size")

@@ -1,0 +1,1359 @@
+"""Breaks the code in known ways, one after another, and demands that the tests notice each: `make planted-bugs`.
+
+Every bug is one piece of source text that a tired person might have written otherwise, so that nothing crashes and a
+number comes out wrong. It is planted in a copy of the repository, and a few named tests must then fail by an assertion
+of their own: neither by an exception within the package nor by an import that does not work, which anything would
+notice. Before, the same tests must pass.
+
+A bug whose text is not found exactly once no longer fits the code. Then the code was changed, and the bug must be, too.
+"""
+
+import argparse
+import importlib
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("blurtrain", "tests", "configs", "docs", "benchmarks", "pyproject.toml", "README.md", "Makefile")
+PATIENCE = 1200  # seconds for one call of pytest
+MOST_CHARACTERS = 100  # of a test's name: parameters may be whole arrays
+GRACE = 30  # seconds that a process has to end once its tests have
+SAID = 4000  # characters of pytest's output that are shown where tests fail before a bug is planted
+# Imported once, by the process that all others are forked from: they take seconds, and no bug is in them.
+PRELOADED = ["torchvision.models", "pytorch_lightning", "torchmetrics.classification", "torch.utils.tensorboard"]
+PRELOADED += ["albumentations", "onnxruntime", "scipy.signal", "scipy.stats", "sklearn.metrics", "statsmodels.api"]
+FORKS = multiprocessing.get_context("forkserver")
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A wrong piece of code.
+
+    Args:
+        name: What is wrong.
+        module: Of the package.
+        old: A piece of its text that occurs once.
+        new: What a tired person might have written.
+        tests: That must notice, as pytest names them, within the folder of tests.
+        why: What would be wrong in the numbers.
+    """
+
+    name: str
+    module: str
+    old: str
+    new: str
+    tests: str
+    why: str
+
+    def planted(self, text: str) -> str:
+        """The module with the bug in it.
+
+        Raises:
+            ValueError: If the piece does not occur exactly once.
+        """
+        if (count := text.count(self.old)) != 1:
+            raise ValueError(f"{self.name}: blurtrain/{self.module}.py has {count} times {self.old!r}")
+        return text.replace(self.old, self.new)
+
+
+BUGS = (
+    # kernels
+    Bug(
+        "kernel not normalised",
+        "kernels",
+        "taps /= taps.sum()",
+        "taps /= taps.max()",
+        "test_kernels.py::test_gaussian_is_scipys_impulse_response",
+        "blurred images are brighter by the sum of the weights",
+    ),
+    Bug(
+        "gaussian cut at three sigma",
+        "kernels",
+        "TRUNCATE = 4.0",
+        "TRUNCATE = 3.0",
+        "test_kernels.py::test_gaussian_is_scipys_impulse_response",
+        "every gaussian is narrower than its sigma",
+    ),
+    Bug(
+        "half of a disk's middle column",
+        "kernels",
+        "    quadrant[:, 0] *= 2\n",
+        "",
+        "test_kernels.py::test_disk_is_its_area_in_each_pixel",
+        "the pixels on the axes get too little light",
+    ),
+    Bug(
+        "angle of motion clockwise",
+        "kernels",
+        "-np.rint(middles * up)",
+        "np.rint(middles * up)",
+        "test_kernels.py::test_line_is_its_length_in_each_pixel",
+        "a blur at 30 degrees is one at -30",
+    ),
+    Bug(
+        "trail of motion to the other side",
+        "kernels",
+        "-math.sin(math.radians(angle))",
+        "math.sin(math.radians(angle))",
+        "test_kernels.py::test_half_gaussian_is_imagemagicks_motion_blur",
+        "the trail of a point falls instead of rising",
+    ),
+    Bug(
+        "spread of a continuous box",
+        "kernels",
+        "(blur.strength**2 - 1) / 12",
+        "blur.strength**2 / 12",
+        "test_kernels.py::test_spread_is_the_formula_of_the_family",
+        "small boxes count as wider than they are",
+    ),
+    Bug(
+        "heavy only beyond the factor",
+        "kernels",
+        "spread(view) >= HEAVY",
+        "spread(view) > HEAVY",
+        "test_kernels.py::test_default_sweep_is_heavy_from_twice_the_strongest_copy",
+        "the view at exactly twice the strongest copy drops out of the heavy mean",
+    ),
+    Bug(
+        "heavy by the weakest copy",
+        "kernels",
+        "strongest = max(",
+        "strongest = min(",
+        "test_kernels.py::test_default_sweep_is_heavy_from_twice_the_strongest_copy",
+        "blurs that the training nearly contains count as heavy",
+    ),
+    Bug(
+        "heavy by the strength",
+        "kernels",
+        "spread(view) >= HEAVY",
+        "view.strength >= HEAVY",
+        "test_kernels.py::test_heavy_is_measured_by_the_spread_whatever_the_family",
+        "a box of 3 px, narrower than a gaussian of 1 px, counts as heavy beside it",
+    ),
+    # convolution
+    Bug(
+        "weights not normalised",
+        "convolution",
+        "np.sort(weights, axis=None).sum()",
+        "np.sort(weights, axis=None).max()",
+        "test_kernels.py::test_disk_is_its_area_in_each_pixel",
+        "images blurred by a disk or a line are too bright",
+    ),
+    Bug(
+        "covariance about the origin",
+        "convolution",
+        " - (vertical @ rows) * (horizontal @ columns)",
+        "",
+        "test_kernels.py::test_norms_and_moments_are_those_of_the_two_dimensional_weights",
+        "the width of a measured kernel depends on where its middle lies",
+    ),
+    Bug(
+        "kernels that are nearly separable",
+        "convolution",
+        "SEPARABLE = 1e-7",
+        "SEPARABLE = 0.2",
+        "test_kernels.py::test_other_kernels_are_no_outer_products",
+        "a small disk is blurred as the square around it",
+    ),
+    # psf
+    Bug(
+        "even file shifted",
+        "psf",
+        "(0, 1 - n % 2)",
+        "(1 - n % 2, 0)",
+        "test_psf.py::test_centre_of_an_even_side_is_where_fftshift_puts_it",
+        "a measured kernel of an even side moves the image by a pixel",
+    ),
+    Bug(
+        "measured kernel scaled the other way",
+        "kernels",
+        "psf.scaled(file, scale)",
+        "psf.scaled(file, 1 / scale)",
+        "test_psf.py::test_whole_factor_repeats_each_value",
+        "strength .5 is twice as strong as strength 1",
+    ),
+    # files
+    Bug(
+        "parts of a hash that run together",
+        "files",
+        '        digest.update(len(data).to_bytes(8, "little"))\n',
+        "",
+        "test_files.py::test_parts_do_not_run_together",
+        "different inputs have the same name",
+    ),
+    # blur
+    Bug(
+        "one axis only, by OpenCV",
+        "blur",
+        "cv2.CV_32F, across, down, dst=target",
+        "cv2.CV_32F, across, np.full(1, scale, np.float32), dst=target",
+        "test_blur.py::test_blurred_pixels_match_scipy",
+        "images are blurred along their rows alone",
+    ),
+    Bug(
+        "one axis only, by matrices",
+        "blur",
+        " @ images @ torch.from_numpy(horizontal).to(images).mT",
+        " @ images",
+        "test_blur.py::test_matrix_products_match_scipy",
+        "images are blurred along their columns alone",
+    ),
+    Bug(
+        "correlated by OpenCV's separable filter",
+        "blur",
+        "made.horizontal[::-1].astype",
+        "made.horizontal.astype",
+        "test_blur.py::test_lopsided_kernel_moves_every_kind_of_image_the_same_way",
+        "a lopsided kernel moves the image the wrong way",
+    ),
+    Bug(
+        "correlated by OpenCV's direct filter",
+        "blur",
+        "taps = (made.weights[::-1, ::-1] * scale)",
+        "taps = (made.weights * scale)",
+        "test_blur.py::test_point_of_light_becomes_the_kernel_as_seen",
+        "a trail points the wrong way",
+    ),
+    Bug(
+        "correlated in pieces",
+        "blur",
+        "_cut((made.weights[::-1, ::-1] * scale)",
+        "_cut((made.weights * scale)",
+        "test_blur.py::test_point_of_light_becomes_the_kernel_as_seen",
+        "a long trail points the wrong way",
+    ),
+    Bug(
+        "correlated by Fourier transforms",
+        "blur",
+        "scipy.fft.rfft2(made.weights, size)",
+        "scipy.fft.rfft2(made.weights[::-1, ::-1], size)",
+        "test_blur.py::test_point_of_light_becomes_the_kernel_as_seen",
+        "a large measured kernel is turned upside down",
+    ),
+    Bug(
+        "correlated by shifts",
+        "blur",
+        "_padded_tensor(images, made, border), made.weights[::-1, ::-1]",
+        "_padded_tensor(images, made, border), made.weights",
+        "test_blur.py::test_every_family_matches_scipy",
+        "a short trail points the wrong way on a GPU",
+    ),
+    Bug(
+        "correlated by a matrix",
+        "blur",
+        "taps[::-1][window >= 0]",
+        "taps[window >= 0]",
+        "test_blur.py::test_border_matrix_is_a_convolution_of_the_padded_axis",
+        "a lopsided kernel moves the image the wrong way on a GPU",
+    ),
+    Bug(
+        "border ignored by OpenCV's separable filter",
+        "blur",
+        "across, down, dst=target, borderType=rule)",
+        "across, down, dst=target)",
+        "test_blur.py::test_blurred_pixels_match_scipy",
+        "every gaussian has the default border, whatever the config says",
+    ),
+    Bug(
+        "border ignored by padding",
+        "blur",
+        "left, left, _OPENCV_BORDERS[border])",
+        "left, left, cv2.BORDER_REFLECT_101)",
+        "test_blur.py::test_every_family_matches_scipy",
+        "every long or large kernel has the default border",
+    ),
+    Bug(
+        "reflection that ends a pixel late",
+        "blur",
+        "period = max(2 * n - 2, 1)",
+        "period = max(2 * n - 1, 1)",
+        "test_blur.py::test_border_matrix_is_a_convolution_of_the_padded_axis",
+        "the far edge of an image is continued by the wrong pixels",
+    ),
+    Bug(
+        "pixels divided by 256",
+        "blur",
+        "_filter(pixels, view, scale=1 / 255)",
+        "_filter(pixels, view, scale=1 / 256)",
+        "test_blur.py::test_blurred_pixels_match_scipy",
+        "blurred images are darker than clean ones",
+    ),
+    Bug(
+        "normalised before the blur",
+        "blur",
+        "_filter(pixels, view, scale=1 / 255)",
+        "_filter(pixels - np.float32(127.5), view, scale=1 / 255) + np.float32(0.5)",
+        "test_blur.py::test_zero_border_darkens_the_edge_alone",
+        "the zero beyond the edge is the mean colour and no longer black",
+    ),
+    # views
+    Bug(
+        "blur named without its angle",
+        "views",
+        'angle = "" if self.angle is None else f" at {self.angle:g} degrees"',
+        'angle = ""',
+        "test_config.py::test_blur_is_named_by_all_that_it_is",
+        "two directions share their stored predictions",
+    ),
+    # transforms
+    Bug(
+        "draws that depend on what was drawn before",
+        "transforms",
+        "    transform.set_random_state(np.random.default_rng(sequence), random.Random(number))\n",
+        "",
+        "test_transforms.py::test_workers_order_and_batches_change_nothing",
+        "a run cannot be repeated, and workers change it",
+    ),
+    Bug(
+        "draws without the image's number",
+        "transforms",
+        "spawn_key=(epoch, index)",
+        "spawn_key=(epoch,)",
+        "test_transforms.py::test_seed_epoch_and_image_each_matter",
+        "all images of an epoch get the same random blur",
+    ),
+    Bug(
+        "8 bit cut off, not rounded",
+        "transforms",
+        "cv2.convertScaleAbs(plane, alpha=255)",
+        "(255 * plane).astype(np.uint8)",
+        "test_transforms.py::test_bytes_are_rounded_once_at_the_end",
+        "copies are darker than their originals by half a level",
+    ),
+    Bug(
+        "border lost on the way to albumentations",
+        "transforms",
+        "view.angle, view.border, view.file, p=1",
+        "view.angle, file=view.file, p=1",
+        "test_transforms.py::test_a_view_and_its_transform_name_the_same_blur",
+        "copies of `cache: false` have another border than stored ones",
+    ),
+    # store
+    Bug(
+        "checksum not compared",
+        "store",
+        "if not np.array_equal(_checksums(values), expected):",
+        "if len(values) != len(expected):",
+        "test_store.py::test_flipped_bit_is_never_read",
+        "damaged features are used as if they were the backbone's",
+    ),
+    Bug(
+        "rows of other images",
+        "store",
+        "*rows])[order]",
+        "*rows])",
+        "test_store.py::test_rows_come_back_in_the_order_asked",
+        "images get the features of their neighbours",
+    ),
+    # decoding
+    Bug(
+        "blue, green and red",
+        "decoding",
+        "square.transpose(2, 0, 1)",
+        "square[..., ::-1].transpose(2, 0, 1)",
+        "test_decoding.py::test_channels_are_red_green_blue",
+        "the backbone sees other colours than it was trained on",
+    ),
+    Bug(
+        "resized without antialias",
+        "decoding",
+        "image.resize(size, Image.Resampling[self.interpolation])",
+        "image.transform(size, Image.Transform.EXTENT, (0, 0, *image.size), Image.Resampling[self.interpolation])",
+        "test_decoding.py::test_shrinking_antialiases",
+        "large images are sharper and noisier than the backbone knows them",
+    ),
+    Bug(
+        "crop off by one",
+        "decoding",
+        "top, left = round((height - side) / 2)",
+        "top, left = (height - side) // 2",
+        "test_decoding.py::test_geometry_is_torchvisions_bit_for_bit",
+        "images of some heights are a pixel higher than torchvision has them",
+    ),
+    Bug(
+        "longer side rounded",
+        "decoding",
+        "int(self.resize * max(width, height)",
+        "round(self.resize * max(width, height)",
+        "test_decoding.py::test_geometry_is_torchvisions_bit_for_bit",
+        "images of some proportions are stretched",
+    ),
+    Bug(
+        "camera's orientation ignored",
+        "decoding",
+        "_to_rgb(ImageOps.exif_transpose(image))",
+        "_to_rgb(image)",
+        "test_decoding.py::test_image_is_turned_upright",
+        "photographs in portrait format lie on their side",
+    ),
+    Bug(
+        "16-bit grey cut to its upper byte",
+        "decoding",
+        "astype(np.float64) / 257",
+        "astype(np.float64) // 256",
+        "test_decoding.py::test_sixteen_bit_grey_is_scaled",
+        "deep images are darker than their 8-bit copies",
+    ),
+    # glyphs and sources
+    Bug(
+        "test fonts in training",
+        "glyphs",
+        "TARGET_FONTS = tuple(DEJAVU)",
+        "TARGET_FONTS = tuple(DEJAVU | STIX)",
+        "test_glyphs.py::test_superfamilies_of_the_test_split_occur_nowhere_else",
+        "the embedded test split is in typefaces that were trained on",
+    ),
+    Bug(
+        "one random stream for all splits",
+        "glyphs",
+        '_generator(f"glyphs {task} {split} {seed}")',
+        '_generator(f"glyphs {task} {seed}")',
+        "test_glyphs.py::test_no_two_splits_or_seeds_share_a_random_stream",
+        "test digits repeat the size, place and colours of training digits",
+    ),
+    Bug(
+        "every glyph a unit of its own",
+        "sources",
+        "group=g.font",
+        "group=None",
+        "test_sources.py::test_embedded_set_is_drawn_as_its_recipes_say",
+        "intervals are too narrow, and folds share their fonts",
+    ),
+    Bug(
+        "validation folder trained on",
+        "sources",
+        '"val": "validation"',
+        '"val": "train"',
+        "test_sources.py::test_validation_folder_has_several_names",
+        "a given validation split joins the training images",
+    ),
+    Bug(
+        "skipped image that shifts the others",
+        "sources",
+        "[self.whole.items[index] for index in self.indices]",
+        "self.whole.items[: len(self.indices)]",
+        "test_skip.py::test_skipped_images_change_no_image_set",
+        "behind a bad image every image has the name, label and split of another one",
+    ),
+    # splits
+    Bug(
+        "duplicates across splits kept",
+        "splits",
+        " & ~np.isin(ids, ids[np.r_[test, validation]])",
+        "",
+        "test_splits.py::test_duplicates_leave_training_and_validation",
+        "test images are trained on under another name",
+    ),
+    Bug(
+        "folds not stratified",
+        "splits",
+        "np.where(lowest == highest, lowest, -1)",
+        "np.full(len(units), -1)",
+        "test_splits.py::test_single_images_are_stratified_exactly",
+        "rare classes are missing in some folds",
+    ),
+    # images
+    Bug(
+        "content without the size",
+        "images",
+        'hashlib.sha256(f"{image.width}x{image.height}".encode())',
+        "hashlib.sha256()",
+        "test_images.py::test_images_of_other_shape_with_the_same_bytes_differ",
+        "different images share their features",
+    ),
+    Bug(
+        "native scale inverted",
+        "images",
+        "np.median(sizes.min(axis=1)) / geometry.resize",
+        "geometry.resize / np.median(sizes.min(axis=1))",
+        "test_images.py::test_native_scale_is_that_of_the_median_image",
+        "strengths in pixels of the files are wrong by the square of the scale",
+    ),
+    Bug(
+        "pixels stored without their interpolation",
+        "images",
+        '        "interpolation": geometry.interpolation,\n',
+        "",
+        "test_images.py::test_other_geometry_never_gives_these_pixels",
+        "a backbone reads pixels that were resized for another one",
+    ),
+    Bug(
+        "duplicates as units of their own",
+        "images",
+        "item.group or id_.decode()",
+        "item.group or item.name",
+        "test_images.py::test_groups_are_contents_in_folders_and_fonts_in_the_embedded_set",
+        "one image counts twice in every interval, and lies in two folds",
+    ),
+    Bug(
+        "groups divided among folds",
+        "images",
+        "deal(images.ids[images.train], labels, groups, count)",
+        "deal(images.ids[images.train], labels, np.arange(len(labels)), count)",
+        "test_images.py::test_folds_of_the_embedded_set_never_divide_a_font",
+        "the penalty is chosen on fonts that were trained on",
+    ),
+    # cutting and weights
+    Bug(
+        "auxiliary classifiers kept",
+        "cutting",
+        "return tuple(idle)",
+        "return ()",
+        "test_backbones.py::test_last_layer_and_idle_parts_are_found_by_running",
+        "parts that never run decide the fingerprint and the count of parameters",
+    ),
+    Bug(
+        "batch-norm statistics not loaded",
+        "weights",
+        ".contiguous() for key, tensor in given.items()})",
+        '.contiguous() for key, tensor in given.items() if "running" not in key})',
+        "test_families.py::test_import_keeps_every_weight_but_the_heads[glyphnet]",
+        "the backbone is not the one that was imported",
+    ),
+    Bug(
+        "hash of the weights not compared",
+        "weights",
+        "file_sha256(path) != expected_sha256.lower()",
+        "not expected_sha256.strip()",
+        "test_backbones.py::test_wrong_hash_is_refused",
+        "other weights than the config's are used",
+    ),
+    # backbones
+    Bug(
+        "batch norm unfrozen",
+        "backbones",
+        "        self.network.eval()\n",
+        "        self.network.train(mode)\n",
+        "test_families.py::test_train_mode_reaches_and_changes_nothing[glyphnet]",
+        "features depend on their batch, and training moves the statistics",
+    ),
+    Bug(
+        "backbone trained along",
+        "backbones",
+        "network.requires_grad_(False).eval()",
+        "network.eval()",
+        "test_classifier.py::test_optimizer_holds_the_head_alone",
+        "more than the head is retrained",
+    ),
+    Bug(
+        "normalised as another network",
+        "backbones",
+        "tuple(preset.mean), tuple(preset.std)",
+        "glyphnet.MEAN, glyphnet.STD",
+        "test_backbones.py::test_preprocessing_is_that_of_torchvisions_preset[resnet18]",
+        "imported networks see images in colours that they do not know",
+    ),
+    Bug(
+        "standard deviation of the colours forgotten",
+        "backbones",
+        "(images - self.mean) / self.std",
+        "images - self.mean",
+        "test_families.py::test_features_through_the_last_layer_are_the_logits[glyphnet]",
+        "imported networks see images of too little contrast",
+    ),
+    Bug(
+        "interpolated as another network",
+        "backbones",
+        "preset.interpolation.name)",
+        '"BILINEAR")',
+        "test_backbones.py::test_a_network_without_v1_weights_is_prepared_for_as_its_first_ones",
+        "networks that were trained on bicubic images see others",
+    ),
+    Bug(
+        "fingerprint without the statistics",
+        "backbones",
+        "for key in sorted(state):",
+        "for key in sorted(key for key, _ in self.network.named_parameters()):",
+        "test_backbones.py::test_fingerprint_changes_with_any_tensor",
+        "features of another network are found in the store",
+    ),
+    Bug(
+        "random weights without a seed",
+        "backbones",
+        "torch.default_generator.manual_seed(RANDOM_SEED)",
+        "torch.default_generator.seed()",
+        "test_backbones.py::test_random_weights_are_the_same_every_time",
+        "the same config gives other numbers every time",
+    ),
+    Bug(
+        "head counted as frozen",
+        "catalogue",
+        " if not cut.removes(key))",
+        ")",
+        "test_catalogue.py::test_figures_are_those_of_a_real_network[glyphnet]",
+        "the list states too many frozen parameters",
+    ),
+    # engines
+    Bug(
+        "engine judged by its mean error",
+        "engines",
+        "np.abs(engine(sample) - eager).max()",
+        "np.abs(engine(sample) - eager).mean()",
+        "test_engines.py::test_difference_sees_a_wrong_feature",
+        "an engine with a few wrong features is used",
+    ),
+    Bug(
+        "engine judged by errors of one sign",
+        "engines",
+        "np.abs(engine(sample) - eager).max()",
+        "(engine(sample) - eager).max()",
+        "test_engines.py::test_difference_sees_a_wrong_feature",
+        "an engine whose features are too small is used",
+    ),
+    Bug(
+        "export of other weights",
+        "engines",
+        "sha256(backbone.fingerprint(), ",
+        "sha256(backbone.name, ",
+        "test_engines.py::test_another_network_or_size_is_another_export",
+        "a network with other weights is run by an older export",
+    ),
+    Bug(
+        "pooling bins that do not overlap",
+        "engines",
+        "-(-(i + 1) * side // bins)",
+        "(i + 1) * side // bins",
+        "test_engines.py::test_adaptive_pooling_is_exported_whatever_the_size",
+        "AlexNet and VGG give other features where they are exported",
+    ),
+    # features
+    Bug(
+        "features stored without the strength",
+        "features",
+        '        key = {\n            "kind": "features",',
+        "        view = Blur(view.family, min(view.strength, 1.0), view.angle, view.border, view.file)\n"
+        '        key = {\n            "kind": "features",',
+        "test_features.py::test_another_view_is_another_table",
+        "every strength reads the features of the first one",
+    ),
+    Bug(
+        "features stored without the border",
+        "features",
+        '        key = {\n            "kind": "features",',
+        "        view = Blur(view.family, view.strength, view.angle, file=view.file)\n"
+        '        key = {\n            "kind": "features",',
+        "test_features.py::test_another_view_is_another_table",
+        "every border reads the features of the first one",
+    ),
+    Bug(
+        "features stored without what a file holds",
+        "features",
+        ", *filter(None, [content(view)])]",
+        "]",
+        "test_features.py::test_table_of_a_measured_blur_is_keyed_by_what_the_file_holds",
+        "a kernel that was measured again reads the features of the old one",
+    ),
+    Bug(
+        "features stored without the fingerprint",
+        "features",
+        '            "fingerprint": self.fingerprint,\n',
+        "",
+        "test_features.py::test_another_network_geometry_or_engine_never_reads_these_rows",
+        "a network reads the features of another one whose fingerprint begins alike",
+    ),
+    Bug(
+        "resized after the blur",
+        "features",
+        "batch_size]), view)",
+        "batch_size]), Blur(view.family, view.strength / images.native_scale, view.angle, view.border, view.file))",
+        "test_features.py::test_features_are_those_of_a_direct_computation",
+        "a strength is in pixels of the files, another blur for every image size",
+    ),
+    # lbfgs, heads and fitting
+    Bug(
+        "gradients of one sign",
+        "lbfgs",
+        "self._gradients.abs().amax(1)",
+        "self._gradients.amax(1)",
+        "test_lbfgs.py::test_quadratic_ends_at_its_minimum",
+        "heads count as solved long before they are",
+    ),
+    Bug(
+        "penalty not applied",
+        "heads",
+        "l2 = self.l2[problems]\n",
+        "l2 = 0 * self.l2[problems]\n",
+        "test_heads.py::test_gradient_matches_autograd",
+        "every candidate penalty gives the same, overfitted head",
+    ),
+    Bug(
+        "bias penalised",
+        "heads",
+        "weights.square().sum((1, 2))\n        gradients = torch.cat([gradient, by_shift[..., None]], -1)",
+        "theta.square().sum((1, 2))\n"
+        "        gradients = torch.cat([gradient, (by_shift + l2[:, None] * bias)[..., None]], -1)",
+        "test_heads.py::test_bias_is_not_penalised",
+        "rare classes are predicted too often",
+    ),
+    Bug(
+        "standardised by the folds' own rows",
+        "heads",
+        "means, scales = _standardisation(batch)",
+        "means, scales = _standardisation(batch._replace(training=batch.training | batch.validation))",
+        "test_heads.py::test_validation_rows_do_not_reach_their_folds_head",
+        "statistics of held-out rows reach the head that is validated on them",
+    ),
+    Bug(
+        "standardised by all rows there are",
+        "heads",
+        "means, scales = _standardisation(batch)",
+        "means, scales = _standardisation(batch._replace(training=torch.ones_like(batch.training)))",
+        "test_heads.py::test_rows_of_a_given_validation_split_reach_no_head",
+        "statistics of the validation split reach every head",
+    ),
+    Bug(
+        "penalty chosen on the training loss",
+        "heads",
+        "self.validation_figures()[1].argmin()",
+        "self.validation_figures()[0].argmin()",
+        "test_heads.py::test_chosen_penalty_has_the_lowest_mean_validation_loss",
+        "the weakest penalty always wins",
+    ),
+    Bug(
+        "standardisation folded in with the wrong sign",
+        "heads",
+        "bias = theta[..., -1] - (weights * self.means[split][:, None]).sum(-1)\n        return Heads",
+        "bias = theta[..., -1] + (weights * self.means[split][:, None]).sum(-1)\n        return Heads",
+        "test_heads.py::test_folded_head_equals_the_standardised_one",
+        "the saved head is not the one that was fitted",
+    ),
+    Bug(
+        "refit counted among the folds",
+        "fitting",
+        "means = history[:, :, :splits].mean(2)",
+        "means = history.mean(2)",
+        "test_heads.py::test_chosen_penalty_has_the_lowest_mean_validation_loss",
+        "validation losses are too low by a fold that validates on nothing",
+    ),
+    Bug(
+        "refitted on validation rows",
+        "fitting",
+        "refit = training.any(0, keepdims=True)",
+        "refit = (training | validation).any(0, keepdims=True)",
+        "test_heads.py::test_rows_of_a_given_validation_split_reach_no_head",
+        "the exported head has seen the given validation split",
+    ),
+    # classifier, batches and mini-batches
+    Bug(
+        "folds' heads trained on their own fold",
+        "classifier",
+        "others = rest[0] != fold",
+        "others = rest[0] == fold",
+        "test_classifier.py::test_each_folds_head_learns_from_the_other_folds",
+        "heads are validated on what they were trained on, and on nothing else",
+    ),
+    Bug(
+        "macro accuracy that is micro, in Lightning",
+        "classifier",
+        'average="macro"',
+        'average="micro"',
+        "test_classifier.py::test_metrics_match_counts_by_hand",
+        "the accuracy of frequent classes is called that of all",
+    ),
+    Bug(
+        "probabilities over the batch",
+        "classifier",
+        "self(images).softmax(-1)",
+        "self(images).softmax(0)",
+        "test_classifier.py::test_predict_gives_probabilities",
+        "a prediction depends on the other images of its batch",
+    ),
+    Bug(
+        "the same draws in every epoch",
+        "batches",
+        "epoch=epoch, index=index",
+        "epoch=0, index=index",
+        "test_batches.py::test_draws_follow_from_seed_epoch_and_place",
+        "random copies are as many as images, however long the training",
+    ),
+    Bug(
+        "draws that depend on the worker",
+        "batches",
+        "epoch=epoch, index=index",
+        'epoch=epoch, index=index + getattr(torch.utils.data.get_worker_info(), "id", 0)',
+        "test_batches.py::test_workers_do_not_change_what_is_drawn",
+        "the number of workers changes the result",
+    ),
+    Bug(
+        "snapshot chosen on training rows",
+        "minibatch",
+        "mine = held.folds == fold",
+        "mine = held.folds != fold",
+        "test_minibatch.py::test_each_head_is_judged_by_the_rows_that_it_was_not_trained_on",
+        "the most overfitted snapshot wins",
+    ),
+    Bug(
+        "equal steps taken from equal epochs",
+        "minibatch",
+        '_folds_and_refit(snapshots.best["equal_steps"].heads)',
+        '_folds_and_refit(snapshots.best["equal_epochs"].heads)',
+        "test_minibatch.py::test_the_best_heads_of_each_budget_are_kept",
+        "the augmented arm was trained longer than the baseline",
+    ),
+    # training
+    Bug(
+        "copies taken before the split",
+        "training",
+        "np.tile(training, copies),",
+        "np.concatenate([training, *[training | validation] * (copies - 1)], 1),",
+        "test_leaks.py::test_a_copy_stays_with_its_original",
+        "heads are trained on copies of the images that they are validated on",
+    ),
+    Bug(
+        "folds trained on all images",
+        "training",
+        "return ~validation, validation",
+        "return np.ones_like(validation), validation",
+        "test_leaks.py::test_no_font_is_both_fitted_and_validated_on",
+        "the penalty is chosen on images that were trained on",
+    ),
+    Bug(
+        "given validation split trained on",
+        "training",
+        "return is_training[None], ~is_training[None]",
+        "return np.ones_like(is_training)[None], ~is_training[None]",
+        "test_training.py::test_a_given_validation_split_is_validated_on_and_not_fitted",
+        "the penalty is chosen on images that were trained on, and the head has seen them",
+    ),
+    # metrics
+    Bug(
+        "accuracy over the heads",
+        "metrics",
+        "np.mean(correct, axis=-1, dtype=np.float64)",
+        "np.mean(correct, axis=0, dtype=np.float64)",
+        "test_metrics.py::test_accuracy_reduces_the_images_and_keeps_the_heads",
+        "the spread over heads is that over images",
+    ),
+    Bug(
+        "macro accuracy that is micro",
+        "metrics",
+        "np.mean(hits[..., present] / images[present], axis=-1)",
+        "np.asarray(hits.sum(axis=-1) / images.sum())",
+        "test_metrics.py::test_macro_accuracy_by_hand",
+        "the accuracy of frequent classes is called that of all",
+    ),
+    Bug(
+        "top k of k + 1",
+        "metrics",
+        "accuracy(rank < k)",
+        "accuracy(rank <= k)",
+        "test_metrics.py::test_top_k_matches_sklearn",
+        "top-5 accuracy is that of six guesses",
+    ),
+    Bug(
+        "calibration bins not weighted",
+        "metrics",
+        "np.abs(gaps).sum(axis=-1) / confidence.shape[-1]",
+        "np.abs(gaps / _sum_per_bin(np.ones_like(gaps, shape=index.shape), index, bins).clip(1)).mean(axis=-1)",
+        "test_metrics.py::test_calibration_error_by_hand",
+        "a bin of one image counts as much as one of a thousand",
+    ),
+    Bug(
+        "area that ignores the strengths",
+        "metrics",
+        "np.trapezoid(accuracies, strengths, axis=-1) / (strengths[-1] - strengths[0])",
+        "np.mean(accuracies, axis=-1)",
+        "test_metrics.py::test_area_by_hand",
+        "densely sampled strengths count more",
+    ),
+    Bug(
+        "corruption error as a mean of ratios",
+        "metrics",
+        "errors.sum(axis=-1) / reference_errors.sum(axis=-1)",
+        "np.mean(errors / reference_errors, axis=-1)",
+        "test_metrics.py::test_corruption_error_is_a_ratio_of_sums",
+        "strengths at which the reference barely errs decide",
+    ),
+    # inference
+    Bug(
+        "interval without the heads' variance",
+        "inference",
+        "variance = squares.unit + squares.head - squares.residual",
+        "variance = squares.unit",
+        "test_inference.py::test_heads_that_vary_add_to_the_error",
+        "intervals hold for these heads and no others",
+    ),
+    Bug(
+        "interval of 90 %",
+        "inference",
+        "stats.t.ppf(1 - LEVEL / 2, freedom)",
+        "stats.t.ppf(1 - LEVEL, freedom)",
+        "test_inference.py::test_heads_that_vary_less_than_the_residual_count_as_equal",
+        "intervals miss the truth twice as often as they say",
+    ),
+    Bug(
+        "groups of unequal size weighted alike",
+        "inference",
+        "inflation * (sums - sizes * mean) / sizes.mean()",
+        "inflation * (sums / sizes - mean)",
+        "test_inference.py::test_one_head_with_unequal_groups_has_cochrans_ratio_variance",
+        "the mean over groups is another number than the difference in accuracy",
+    ),
+    Bug(
+        "Holm without its order",
+        "inference",
+        "np.maximum.accumulate(factors * p_values[order])",
+        "factors * p_values[order]",
+        "test_inference.py::test_holm_by_hand",
+        "a larger p value may come out as the more certain one",
+    ),
+    Bug(
+        "verdict with the wrong sign",
+        "inference",
+        '"better" if estimate > 0 else "worse"',
+        '"better" if estimate < 0 else "worse"',
+        "test_inference.py::test_verdict",
+        "what helps is called harmful",
+    ),
+    Bug(
+        "McNemar one-sided",
+        "inference",
+        "2 * float(stats.binom.cdf(",
+        "float(stats.binom.cdf(",
+        "test_inference.py::test_mcnemar_by_hand",
+        "p values are half as large as they are",
+    ),
+    Bug(
+        "sign flips one-sided",
+        "inference",
+        "np.abs(reached) >= abs(sums.sum())",
+        "reached >= abs(sums.sum())",
+        "test_inference.py::test_sign_flip_does_not_overflow_small_integers",
+        "p values are half as large as they are",
+    ),
+    # sweep
+    Bug(
+        "views in another order than their names",
+        "sweep",
+        "logits(view, block)))",
+        "logits(views[-1 - views.index(view)], block)))",
+        "test_sweep.py::test_probabilities_match_scipys_softmax_and_ranks_a_count",
+        "the accuracy at one strength stands at another",
+    ),
+    Bug(
+        "refitted head among the folds",
+        "sweep",
+        "enumerate(self.heads) if name != REFIT]",
+        "enumerate(self.heads)]",
+        "test_sweep.py::test_metrics_of_made_up_logits_match_scikit_learn",
+        "the mean over folds holds a head that has seen all training images",
+    ),
+    Bug(
+        "native strength inverted",
+        "sweep",
+        "view.strength * native_scale",
+        "view.strength / native_scale",
+        "test_sweep.py::test_metrics_of_made_up_logits_match_scikit_learn",
+        "strengths in pixels of the files are wrong by the square of the scale",
+    ),
+    Bug(
+        "ties against the label",
+        "sweep",
+        "(probabilities > of_label)",
+        "(probabilities >= of_label)",
+        "test_sweep.py::test_ties_count_for_the_label_in_its_rank_and_for_the_first_class_in_the_prediction",
+        "every rank is one too large",
+    ),
+    Bug(
+        "equal epochs read as equal steps",
+        "sweep",
+        "longer if longer and equal_epochs else",
+        "longer if longer else",
+        "test_sweep.py::test_heads_of_a_longer_training_are_read_where_they_are_asked_for",
+        "tables show the arm that was trained longer",
+    ),
+    # comparison
+    Bug(
+        "Holm forgotten",
+        "comparison",
+        "inference.holm(np.array(p_values))",
+        "np.array(p_values)",
+        "test_comparison.py::test_holm_adjusts_the_heavy_views_alone",
+        "one of many heavy views is called better by chance",
+    ),
+    Bug(
+        "reference minus arm",
+        "comparison",
+        "correct[name].astype(np.float64) - reference, read.groups",
+        "reference - correct[name].astype(np.float64), read.groups",
+        "test_comparison.py::test_intervals_and_p_values_by_hand",
+        "gains are losses",
+    ),
+    Bug(
+        "groups ignored",
+        "comparison",
+        "inference.crossed_difference(values, groups)",
+        "inference.crossed_difference(values)",
+        "test_comparison.py::test_groups_are_the_unit",
+        "intervals are too narrow for images that belong together",
+    ),
+    Bug(
+        "heavy mean over all views",
+        "comparison",
+        "        if heavy:\n            heavy_correct",
+        "        if read:\n            heavy_correct",
+        "test_comparison.py::test_further_metrics_by_hand",
+        "slight blurs dilute the result under heavy ones",
+    ),
+    Bug(
+        "comparison of older predictions shown again",
+        "comparison",
+        'comparison["inputs"] == inputs_of(arms)',
+        'comparison["inputs"].keys() == inputs_of(arms).keys()',
+        "test_comparison.py::test_a_comparison_of_other_predictions_is_made_again",
+        "a run that was trained anew is shown with its old numbers",
+    ),
+    # report and tensorboard
+    Bug(
+        "p values shown without their adjustment",
+        "report",
+        'p = other["p"] if other["p_holm"] is None else other["p_holm"]',
+        'p = other["p"]',
+        "test_report.py::test_an_adjusted_p_value_stands_beside_its_verdict",
+        "p values contradict the verdict beside them",
+    ),
+    Bug(
+        "a step a pixel",
+        "tensorboard",
+        "STEPS_PER_PIXEL = 100",
+        "STEPS_PER_PIXEL = 1",
+        "test_tensorboard.py::test_writing_again_replaces_the_event_file",
+        "blurs of .5 and 1.5 px stand at 0 and 2",
+    ),
+    Bug(
+        "strongest blur by its place",
+        "tensorboard",
+        "max(rows, key=lambda row: row.strength)",
+        "rows[-1]",
+        "test_tensorboard.py::test_strongest_blur_is_not_just_the_last_view",
+        "with two families the last one's strongest blur is called the strongest",
+    ),
+    # config and runs
+    Bug(
+        "copies instead of the clean images",
+        "config",
+        "return (CLEAN, *_expand(self.copies))",
+        "return _expand(self.copies) or (CLEAN,)",
+        "test_config.py::test_train_views_are_clean_and_the_copies_in_their_order",
+        "the augmented arm never sees a sharp image",
+    ),
+    Bug(
+        "runs told apart without their copies",
+        "config",
+        '_NOT_IDENTITY = ("name", "runs"',
+        '_NOT_IDENTITY = ("name", "copies", "runs"',
+        "test_config.py::test_identity_leaves_out_names_places_and_batch_size",
+        "a run with other copies is shown as this one",
+    ),
+    Bug(
+        "inputs of the arms not compared",
+        "runs",
+        "if mine.get(name) != inputs[name]]",
+        "if name not in mine]",
+        "test_comparison.py::test_runs_that_were_made_of_other_inputs_are_refused",
+        "arms of other images, folds or backbones are compared",
+    ),
+    Bug(
+        "inputs without the labels",
+        "training",
+        "            loaded.labels[positions].tobytes(),\n",
+        "",
+        "test_training.py::test_another_image_or_label_shows",
+        "arms that were trained on other labels are compared",
+    ),
+    Bug(
+        "files of a run not compared with their checksums",
+        "runs",
+        'file_sha256(path) == result.get("files", {}).get(name)',
+        'name in result.get("files", {})',
+        "test_runs.py::test_a_flipped_bit_of_any_file_is_noticed",
+        "predictions and heads that were changed are compared as if they were the run's",
+    ),
+    Bug(
+        "fingerprint of a run not compared",
+        "runs",
+        "if fingerprint != expected:",
+        "if len(fingerprint) != len(expected):",
+        "test_runs.py::test_another_backbone_is_refused",
+        "a head is put on a backbone that it was not trained on",
+    ),
+    # previews, the embedded network and its pre-training
+    Bug(
+        "native strength inverted, in previews",
+        "previews",
+        "{view.strength * scale:.1f}",
+        "{view.strength / scale:.1f}",
+        "test_previews.py::test_native_strength",
+        "strengths in pixels of the files are wrong by the square of the scale",
+    ),
+    Bug(
+        "resized after the blur, in previews",
+        "previews",
+        "pictures = tuple(_displayed(blur_pixels(pixels, view)[0]) for view in views)",
+        "native_ = np.asarray(image).transpose(2, 0, 1)[None].copy()\n"
+        "    seen = (255 * blur_pixels(native_, view)[0].transpose(1, 2, 0) for view in views)\n"
+        "    files = (Image.fromarray(one.round().astype(np.uint8)) for one in seen)\n"
+        "    pictures = tuple(_displayed(geometry.apply(one) / np.float32(255)) for one in files)",
+        "test_previews.py::test_cells_are_what_the_network_sees",
+        "the picture shows weaker blurs than the network sees",
+    ),
+    Bug(
+        "test images shown",
+        "previews",
+        'if item.split in ("train", None)',
+        'if item.split in ("train", "test", None)',
+        "test_previews.py::test_classes_take_turns_and_only_training_images_are_shown",
+        "blurs are chosen by looking at the test split",
+    ),
+    Bug(
+        "shortcut left out",
+        "glyphnet",
+        "F.relu(y + self.shortcut(x))",
+        "F.relu(y)",
+        "test_pretrain.py::test_shipped_figure_is_reproduced",
+        "the embedded network is not the one that was pre-trained",
+    ),
+    Bug(
+        "letters not divided by their deviation",
+        "pretrain",
+        "return (pixels - mean) / std",
+        "return pixels - mean",
+        "test_pretrain.py::test_normalise_matches_its_formula",
+        "the embedded network is trained on other inputs than it gets",
+    ),
+)
+
+
+# In a process and a copy of its own
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What pytest says.
+
+    Args:
+        code: Its exit code.
+        said: The end of its output.
+        failed: The test that failed first.
+        crash: How that failed, unless by an assertion of its own.
+    """
+
+    code: int
+    said: str
+    failed: str = ""
+    crash: str = ""
+
+
+class Watch:
+    """A plugin that remembers the first failure, and sees to it that the copy's package is tested."""
+
+    def __init__(self, copy: Path) -> None:
+        self._package = copy / "blurtrain"
+        self.failed = self.crash = ""
+
+    def pytest_configure(self) -> None:
+        """Refuse another package: the environment may have one installed.
+
+        Raises:
+            pytest.UsageError: If an import does not find the copy's.
+        """
+        found = Path(importlib.import_module("blurtrain").__file__ or "").parent
+        if found != self._package:
+            raise pytest.UsageError(f"blurtrain is imported from {found}, not from {self._package}")
+
+    def pytest_exception_interact(
+        self,
+        node: pytest.Item | pytest.Collector,
+        call: pytest.CallInfo[object],
+        report: pytest.CollectReport | pytest.TestReport,
+    ) -> None:
+        """Remember the first failure."""
+        if self.failed or call.excinfo is None:
+            return
+        self.failed = node.nodeid
+        within = any(self._package in Path(entry.path).parents for entry in call.excinfo.traceback)
+        own = call.excinfo.errisinstance((AssertionError, pytest.fail.Exception)) and not within
+        if report.when != "call" or not own:
+            self.crash = call.excinfo.exconly().partition("\n")[0]
+
+
+def work(channel: Connection, copy: Path, core: int | None, words: Sequence[str]) -> None:
+    """Run pytest in a copy, and send its verdict."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    os.chdir(copy)
+    sys.dont_write_bytecode = False  # the copies of the template take along what it has compiled
+    os.environ["PYTHONPATH"] = str(copy)  # for processes that tests start
+    sys.path.insert(0, str(copy))
+    folder = Path(tempfile.mkdtemp(dir=copy))
+    with (folder / "said.txt").open("w+", encoding="utf-8", errors="replace") as output:
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
+        watch = Watch(copy)
+        code = pytest.main(
+            ["-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", f"--basetemp={folder / 'tests'}", *words],
+            plugins=[watch],
+        )
+    said = (folder / "said.txt").read_text(encoding="utf-8", errors="replace")[-SAID:]
+    channel.send(Verdict(int(code), said, watch.failed, watch.crash))
+
+
+def verdict_of(copy: Path, core: int | None, tests: Sequence[str], *options: str) -> Verdict:
+    """Run some tests of a copy in a process of their own."""
+    receiver, sender = FORKS.Pipe(duplex=False)
+    words = [*options, *(f"tests/{test}" for test in tests)]
+    process = FORKS.Process(target=work, args=(sender, copy, core, words))
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(PATIENCE):
+            process.kill()
+            return Verdict(-1, f"not ended after {PATIENCE} s")
+        verdict: Verdict = receiver.recv()
+        return verdict
+    except EOFError:
+        return Verdict(-1, "the process died")
+    finally:
+        process.join(GRACE)
+        process.kill()
+        process.join()
+
+
+# Outside
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a bug: the test that noticed, or why it does not count as noticed."""
+
+    caught: bool
+    remark: str
+    seconds: float
+
+
+def copied(source: Path, target: Path) -> Path:
+    """A copy of all that tests need, and of nothing else: images and runs may lie beside it."""
+    target.mkdir()
+    for name in COPIED:
+        copy = shutil.copytree if (source / name).is_dir() else shutil.copy2
+        copy(source / name, target / name)
+    return target
+
+
+class Workshop:
+    """Plants bugs in copies of a template, several side by side, each on a core of its own.
+
+    Args:
+        place: Empty folder.
+        jobs: How many side by side.
+    """
+
+    def __init__(self, place: Path, jobs: int) -> None:
+        self.jobs, self._place = jobs, place
+        self._template = copied(ROOT, place / "template")
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
+        self._cores: SimpleQueue[int | None] = SimpleQueue()
+        for job in range(jobs):
+            self._cores.put(cores[job % len(cores)])
+        self.threads = ThreadPoolExecutor(jobs)
+
+    def pass_unbroken(self, tests: Sequence[str]) -> Verdict:
+        """What pytest says of the template; its compiled files are copied along from then on."""
+        core = self._cores.get()
+        try:
+            return verdict_of(self._template, core, tests)
+        finally:
+            self._cores.put(core)
+
+    def outcome_of(self, bug: Bug) -> Outcome:
+        """Plant a bug and run its tests."""
+        core, start = self._cores.get(), time.perf_counter()
+        copy = self._place / bug.name
+        try:
+            copied(self._template, copy)
+            path = copy / "blurtrain" / f"{bug.module}.py"
+            path.write_text(bug.planted(path.read_text(encoding="utf-8")), encoding="utf-8")
+            verdict = verdict_of(copy, core, [bug.tests], "-x")
+        finally:
+            shutil.rmtree(copy, ignore_errors=True)
+            self._cores.put(core)
+        return Outcome(*judged(verdict, bug), time.perf_counter() - start)
+
+
+def judged(verdict: Verdict, bug: Bug) -> tuple[bool, str]:
+    """Whether a bug was caught, and by which test or why not."""
+    if verdict.code == pytest.ExitCode.OK:
+        return False, f"NOT CAUGHT: {bug.why}"
+    if verdict.code != pytest.ExitCode.TESTS_FAILED:
+        last = (verdict.said.strip().splitlines() or [""])[-1]
+        return False, f"NOT PLANTED: exit code {verdict.code}, {last}"
+    if verdict.crash:
+        return False, f"NOT PLANTED: {verdict.failed} crashes ({verdict.crash})"
+    name = verdict.failed.removeprefix("tests/")
+    return True, name if len(name) <= MOST_CHARACTERS else f"{name[:MOST_CHARACTERS]}..."
+
+
+def misfits(bugs: Sequence[Bug]) -> list[str]:
+    """What no longer fits the code."""
+    found = []
+    for bug in bugs:
+        try:
+            bug.planted((ROOT / "blurtrain" / f"{bug.module}.py").read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            found.append(str(error))
+    return found
+
+
+def all_caught(bugs: Sequence[Bug], workshop: Workshop) -> bool:
+    """Plant the bugs and print a table."""
+    start, tests = time.perf_counter(), sorted({bug.tests for bug in bugs})
+    parts = [part for job in range(workshop.jobs) if (part := tests[job :: workshop.jobs])]
+    for verdict in workshop.threads.map(workshop.pass_unbroken, parts):
+        if verdict.code != pytest.ExitCode.OK:
+            print(f"these tests must pass before a bug is planted:\n{verdict.said}")
+            return False
+    print(f"{len(tests)} selections of tests pass as they are: {time.perf_counter() - start:.0f} s\n", flush=True)
+    caught, widest = 0, max(len(bug.name) for bug in bugs)
+    for bug, outcome in zip(bugs, workshop.threads.map(workshop.outcome_of, bugs), strict=True):
+        caught += outcome.caught
+        print(f"{bug.name:<{widest}}  {bug.module:<11}  {outcome.seconds:>3.0f} s  {outcome.remark}", flush=True)
+    print(f"\ncaught {caught} of {len(bugs)} in {time.perf_counter() - start:.0f} s")
+    return caught == len(bugs)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Plant what is asked for; 0 where every bug is caught."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", action="append", metavar="NAME", help="part of a bug's name; may be given again")
+    parser.add_argument("--jobs", type=int, default=2, help="bugs that are tried side by side (default: 2)")
+    arguments = parser.parse_args(words)
+    bugs = [bug for bug in BUGS if not arguments.only or any(part in bug.name for part in arguments.only)]
+    if not bugs or arguments.jobs < 1:
+        parser.error("give a part of a bug's name, and at least one job")
+    if unfit := misfits(bugs):
+        print("these bugs no longer fit the code:", *unfit, sep="\n  ")
+        return 1
+    os.environ |= {"OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}  # a core each, and no network
+    FORKS.set_forkserver_preload(PRELOADED)
+    with tempfile.TemporaryDirectory() as place:
+        workshop = Workshop(Path(place).resolve(), arguments.jobs)
+        try:
+            return int(not all_caught(bugs, workshop))
+        finally:
+            workshop.threads.shutdown(cancel_futures=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
