@@ -56,7 +56,7 @@ def is_name(text: str) -> bool:
     name=st.none() | st.text(min_size=1).filter(is_name),
     strengths=st.lists(st.floats(1e-300, 1000), min_size=1, max_size=3, unique=True),
     border=st.sampled_from(["reflect101", "symmetric", "replicate", "circular", "zero"]),
-    l2=st.lists(st.floats(1e-300, 1e300), min_size=1, max_size=3),
+    l2=st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=3),
 )
 def test_any_config_comes_back_from_yaml(
     name: str | None, strengths: list[float], border: Border, l2: list[float]
