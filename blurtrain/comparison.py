@@ -50,11 +50,9 @@ def open_arms(folders: Sequence[Path]) -> Arms:
     The reference is the arm without copies, or the first where every arm has some.
 
     Raises:
-        RunError: If a run is not finished or is damaged, or the runs differ in test images or views.
+        RunError: If a run is not finished, or the runs differ in test images or views.
     """
     loaded = [runs.load_run(folder) for folder in {os.path.realpath(folder): folder for folder in folders}.values()]
-    for run in loaded:
-        run.file(PREDICTIONS)
     if len(loaded) < 2:
         raise RunError(f"a comparison needs at least 2 different runs, got {len(loaded)}")
     first = loaded[0]
@@ -131,9 +129,11 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, JsonValue]:
         The contents of comparison.json; see the README for its keys.
 
     Raises:
-        RunError: If the runs cannot be compared.
+        RunError: If the runs cannot be compared, or their predictions are not what was written.
     """
     arms = open_arms(folders)
+    for run in arms.runs.values():
+        run.file(PREDICTIONS)
     per_view, heavy_correct, groups = [], [], None
     for view, heavy in zip(arms.views, arms.heavy, strict=True):
         read = _read_view(arms, view)

@@ -15,7 +15,7 @@ import pytest
 from blurtrain import comparison, experiment, runs, sweep
 from blurtrain.config import BlurGrid, Config
 from blurtrain.errors import RunError
-from blurtrain.files import write_text
+from blurtrain.files import read_sealed, write_text
 from blurtrain.views import CLEAN, Blur
 
 Correct = Sequence[Sequence[int]]  # 1 or 0, one row a head
@@ -106,7 +106,7 @@ def t3_two_sided(t: float) -> float:
 @pytest.fixture(scope="module")
 def result(experiment: Config) -> dict[str, Any]:
     """The comparison of the experiment that was really run."""
-    return strict(json.loads((experiment.comparison_folder / "comparison.json").read_text()))
+    return strict(read_sealed(experiment.comparison_folder / "comparison.json"))
 
 
 # by hand
@@ -476,7 +476,7 @@ def test_a_run_without_predictions_is_refused(tmp_path: Path) -> None:
     (folders[1] / "predictions.parquet").unlink()
     with pytest.raises(RunError, match=r"predictions.parquet cannot be read"):
         experiment.compare_runs(folders)
-    assert {path.name for path in tmp_path.iterdir()} == {"baseline", "augmented"}
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {"baseline", "augmented"}
 
 
 # what is stored
