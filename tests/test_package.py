@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import blurtrain
+from tests import planted_bugs
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "blurtrain"
@@ -158,3 +159,7 @@ def test_configs_of_the_arms_differ_in_copies_alone() -> None:
 
 def test_version_is_a_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.?[a-z]+\d*)?", blurtrain.__version__)
+
+
+def test_planted_bugs_still_fit_the_code() -> None:
+    assert list(planted_bugs.misfits(planted_bugs.BUGS)) == []
