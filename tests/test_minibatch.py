@@ -262,7 +262,7 @@ def test_interrupted_training_goes_on_to_the_same_bytes(
     for name in FILES:
         path = f"{name}.safetensors"
         assert (folder / path).read_bytes() == (run_folder / path).read_bytes(), name
-    assert not list(folder.glob(".partial-*"))
+    assert not list(folder.glob(".partial-*")) + list(folder.glob(".checkpoint-*"))
 
 
 def interrupt(*_: object) -> None:
@@ -283,7 +283,7 @@ def test_interrupted_sweep_repeats_no_training(
     for name in FILES:
         path = f"{name}.safetensors"
         assert (folder / path).read_bytes() == (run_folder / path).read_bytes()
-    assert not list(folder.glob(".partial-*"))
+    assert not list(folder.glob(".partial-*")) + list(folder.glob(".checkpoint-*"))
 
 
 def test_damaged_checkpoint_is_told_and_not_used(
