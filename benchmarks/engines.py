@@ -55,7 +55,7 @@ def natural(side: int) -> np.ndarray:
     frequency = torch.fft.fftfreq(side)[:, None].hypot(torch.fft.rfftfreq(side)[None]).clamp_min(1 / side)
     pictures = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency, s=(side, side))
     pictures = 0.45 + 0.22 * (pictures - pictures.mean()) / pictures.std()
-    return np.ascontiguousarray(pictures.clamp(0, 1).numpy())
+    return np.ascontiguousarray((255 * pictures.clamp(0, 1)).round().byte().numpy())
 
 
 def photographs(root: Path, geometry: decoding.Geometry) -> np.ndarray:
@@ -63,7 +63,7 @@ def photographs(root: Path, geometry: decoding.Geometry) -> np.ndarray:
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in decoding.SUFFIXES)
     files = files[:: max(1, len(files) // IMAGES)][:IMAGES]
     pixels = [geometry.apply(decoding.decode(path.read_bytes())) for path in files]
-    return np.stack(pixels).astype(np.float32) / 255
+    return np.stack(pixels)
 
 
 def calibrate(backbone: FrozenBackbone, images: np.ndarray) -> None:
@@ -73,7 +73,7 @@ def calibrate(backbone: FrozenBackbone, images: np.ndarray) -> None:
         module.train().momentum = None  # the average of what is seen, without what was there before
         module.reset_running_stats()
     with torch.no_grad():
-        backbone(torch.from_numpy(images))
+        backbone(torch.from_numpy(images) / 255)
     for module in norms:  # what hardly varies would be rounding errors, enlarged
         assert module.running_var is not None
         module.running_var.clamp_(min=float(module.running_var.mean()) / 10)

@@ -6,7 +6,7 @@ and where a gradient is wanted, separable kernels are two matrix products and th
 Fourier transforms. Which way is taken depends on the kernel and the sizes alone; docs/blurs.md has the measurements.
 """
 
-import math
+from collections.abc import Sequence
 from functools import lru_cache, reduce
 
 import cv2
@@ -36,18 +36,30 @@ Planes = Float32[np.ndarray, "planes height width"]
 
 
 def blur_pixels(
-    pixels: UInt8[np.ndarray, "batch channel height width"], view: Blur
+    pixels: UInt8[np.ndarray, "batch channel height width"],
+    view: Blur,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Float32[np.ndarray, "batch channel height width"]:
     """Blurred images in [0, 1] from stored pixels in [0, 255], on the CPU; nothing is rounded to 8 bit.
 
-    The division by 255 rides along in the kernel.
+    With mean and std of each channel the images are then normalised, (blurred - mean) / std. Neither that nor the
+    division by 255 takes a further pass over the image: both ride along in the kernel.
 
     Raises:
         ConfigError: If the blur's file cannot be read or holds no point-spread function.
     """
-    if view == CLEAN:
-        return pixels.astype(np.float32) / np.float32(255)
-    return _filter(pixels, view, scale=1 / 255)
+    channels = pixels.shape[1]
+    deviation = np.ones(channels) if std is None else np.array(std, np.float64)
+    shift = np.zeros(channels) if mean is None else -np.array(mean, np.float64) / deviation
+    if view != CLEAN:
+        return _filter(pixels, view, 1 / (255 * deviation), shift)
+    images = np.empty(pixels.shape, np.float32)
+    tables = (np.arange(256) / 255 / deviation[:, None] + shift[:, None]).astype(np.float32)
+    for channel, table in enumerate(tables):
+        for plane, target in zip(pixels[:, channel], images[:, channel], strict=True):
+            cv2.LUT(plane, table, dst=target)
+    return images
 
 
 def blur(
@@ -64,7 +76,7 @@ def blur(
     if view == CLEAN:
         return images
     if images.device.type == "cpu" and images.dtype == torch.float32 and not images.requires_grad:
-        return torch.from_numpy(_filter(images.numpy(), view, scale=1.0))
+        return torch.from_numpy(_filter(images.numpy(), view, np.ones(images.shape[1]), np.zeros(images.shape[1])))
     # Taps in half precision would not sum to 1, and autocast would make them so.
     exact = images if images.dtype == torch.float64 else images.float()
     made = kernel(view)
@@ -78,22 +90,30 @@ def blur(
     return blurred.to(images.dtype)
 
 
-def _filter(images: np.ndarray, view: Blur, scale: float) -> Float32[np.ndarray, "batch channel height width"]:
-    """Each colour plane by itself, which needs no change of memory layout and gives one result in any batch."""
+def _filter(
+    images: np.ndarray, view: Blur, scale: Float64[np.ndarray, " channel"], shift: Float64[np.ndarray, " channel"]
+) -> Float32[np.ndarray, "batch channel height width"]:
+    """Each colour plane by itself, which needs no change of memory layout and gives one result in any batch.
+
+    The blurred values are multiplied by their channel's scale, and then its shift is added.
+    """
     made = kernel(view)
     blurred = np.empty(images.shape, np.float32)
-    stack = math.prod(images.shape[:2]), *images.shape[2:]
-    planes, targets = images.reshape(stack), blurred.reshape(stack)
-    if isinstance(made, Separable):
-        _separable(planes, targets, made, view.border, scale)
-    elif _taps(made) <= DIRECT_TAPS:
-        _direct(planes, targets, made, view.border, scale)
-    else:
-        _fourier(planes, targets, made, view.border, scale)
+    for channel in range(images.shape[1]):
+        planes, targets = images[:, channel], blurred[:, channel]
+        affine = float(scale[channel]), float(shift[channel])
+        if isinstance(made, Separable):
+            _separable(planes, targets, made, view.border, *affine)
+        elif _taps(made) <= DIRECT_TAPS:
+            _direct(planes, targets, made, view.border, *affine)
+        else:
+            _fourier(planes, targets, made, view.border, *affine)
     return blurred
 
 
-def _separable(planes: np.ndarray, targets: Planes, made: Separable, border: Border, scale: float) -> None:
+def _separable(
+    planes: np.ndarray, targets: Planes, made: Separable, border: Border, scale: float, shift: float = 0.0
+) -> None:
     (rows, columns), (height, width) = made.shape, planes.shape[1:]
     if not _is_opencvs(made, border, height, width):
         vertical, horizontal = _matrices(made, height, width, border)
@@ -102,6 +122,7 @@ def _separable(planes: np.ndarray, targets: Planes, made: Separable, border: Bor
         for plane, target in zip(planes, targets, strict=True):
             half = np.asarray(cv2.gemm(left, plane.astype(np.float32), 1, nothing, 0))
             target[:] = cv2.gemm(half, right, 1, nothing, 0, flags=cv2.GEMM_2_T)
+            target += np.float32(shift)
         return
     rule = _OPENCV_BORDERS[border]
     if _is_flat(made.vertical) and _is_flat(made.horizontal):
@@ -109,11 +130,12 @@ def _separable(planes: np.ndarray, targets: Planes, made: Separable, border: Bor
         for plane, target in zip(planes, targets, strict=True):  # running sums, in whole numbers or double precision
             cv2.boxFilter(plane, cv2.CV_32F, (columns, rows), dst=target, normalize=False, borderType=rule)
             target *= share
+            target += np.float32(shift)
         return
     across = made.horizontal[::-1].astype(np.float32)  # OpenCV correlates, a blur convolves
     down = (made.vertical[::-1] * scale).astype(np.float32)
     for plane, target in zip(planes, targets, strict=True):
-        cv2.sepFilter2D(plane, cv2.CV_32F, across, down, dst=target, borderType=rule)
+        cv2.sepFilter2D(plane, cv2.CV_32F, across, down, dst=target, delta=shift, borderType=rule)
 
 
 def _is_opencvs(made: Kernel, border: Border, height: int, width: int) -> bool:
@@ -137,19 +159,21 @@ def _padded(plane: np.ndarray, made: Kernel, border: Border) -> Float32[np.ndarr
     return np.asarray(cv2.copyMakeBorder(plane, top, top, left, left, _OPENCV_BORDERS[border])).astype(np.float32)
 
 
-def _direct(planes: np.ndarray, targets: Planes, made: Kernel, border: Border, scale: float) -> None:
+def _direct(
+    planes: np.ndarray, targets: Planes, made: Kernel, border: Border, scale: float, shift: float = 0.0
+) -> None:
     """OpenCV's filter, which visits the weights above 0 alone, a long line in pieces that it does not transform."""
     height, width = planes.shape[1:]
     if made.weights.size <= PIECE and _is_opencvs(made, border, height, width):
         taps = (made.weights[::-1, ::-1] * scale).astype(np.float32)  # OpenCV correlates
         for plane, target in zip(planes, targets, strict=True):
             floats = plane.astype(np.float32)  # from 8 bit OpenCV is up to four times slower
-            cv2.filter2D(floats, cv2.CV_32F, taps, dst=target, borderType=_OPENCV_BORDERS[border])
+            cv2.filter2D(floats, cv2.CV_32F, taps, dst=target, delta=shift, borderType=_OPENCV_BORDERS[border])
         return
     pieces = _pieces(made, scale)
     for plane, target in zip(planes, targets, strict=True):
         padded = _padded(plane, made, border)
-        target[:] = 0
+        target[:] = shift
         for row, column, taps in pieces:
             window = padded[row : row + height + taps.shape[0] - 1, column : column + width + taps.shape[1] - 1]
             part = cv2.filter2D(window, cv2.CV_32F, taps, anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
@@ -182,7 +206,9 @@ def _cut(taps: Float32[np.ndarray, "rows columns"], row: int, column: int) -> li
     return _cut(taps[:, :half], row, column) + _cut(taps[:, half:], row, column + half)
 
 
-def _fourier(planes: np.ndarray, targets: Planes, made: Kernel, border: Border, scale: float) -> None:
+def _fourier(
+    planes: np.ndarray, targets: Planes, made: Kernel, border: Border, scale: float, shift: float = 0.0
+) -> None:
     (rows, columns), (height, width) = made.shape, planes.shape[1:]
     size = _fast_size(made, height, width)
     transfer = (_transfer(made, size) * scale).astype(np.complex64)
@@ -191,6 +217,7 @@ def _fourier(planes: np.ndarray, targets: Planes, made: Kernel, border: Border, 
         spectrum *= transfer
         # What wrapped around the torus lies in the first rows and columns, before the image.
         target[:] = scipy.fft.irfft2(spectrum, size)[rows - 1 : rows - 1 + height, columns - 1 : columns - 1 + width]
+        target += np.float32(shift)
 
 
 def _fast_size(made: Kernel, height: int, width: int) -> tuple[int, int]:

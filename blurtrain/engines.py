@@ -3,10 +3,12 @@
 A frozen backbone is a fixed function, which is why an inference engine may run it at all. The network is
 exported once per fingerprint and input size; its features must agree with eager float32, checked on real
 images at the export, or torch runs it and the user is told.
+
+An engine takes stored pixels and the blur that they are seen through, because blurring, division by 255 and
+normalisation are one pass over the image, done where the engine runs.
 """
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,30 +17,39 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import onnxruntime
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from blurtrain.backbones import FrozenBackbone
+from blurtrain.backbones import FrozenBackbone, Preprocessing
+from blurtrain.blur import blur_pixels
+from blurtrain.cores import cores
 from blurtrain.errors import StoreError
 from blurtrain.files import file_sha256, remove_partial, sha256, whole_file, write_json
 from blurtrain.locks import held
 from blurtrain.progress import say
+from blurtrain.views import CLEAN, Blur
 
 TOLERANCE = 1e-4  # of the features' scale: an engine that differs more is not used
+EXPORT_VERSION = 2  # raise it when the same backbone would be exported otherwise
+CPU_BATCH = 8  # per core: fewer images leave kernels short of work, more leave cores idle at the end of a view
+GPU_BATCH = 4096  # as many as `batch_size` says
 OPSET = 17  # the newest that the exporter and every supported ONNX Runtime know
 
-Images = Float32[np.ndarray, "batch 3 height width"]
+Pixels = UInt8[np.ndarray, "batch 3 height width"]
 Features = Float32[np.ndarray, "batch features"]
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """A frozen backbone as a function from images in [0, 1] to features."""
+    """A frozen backbone as a function from pixels seen through a blur to features; calls may run side by side."""
 
     name: str  # with everything of the engine that may change a bit of the result
+    parallel: int  # calls that keep the machine busy when they run side by side
+    batch: int  # images of a call, beyond which nothing is gained
 
-    def __call__(self, images: Images) -> Features:
+    def __call__(self, pixels: Pixels, view: Blur) -> Features:
         """Features of a batch."""
 
 
@@ -48,30 +59,43 @@ class TorchEngine:
     def __init__(self, backbone: FrozenBackbone) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.name = f"torch {torch.__version__} {self.device.type}"
+        self.parallel = 2 if self.device.type == "cuda" else 1  # the next batch is prepared while one is computed
+        self.batch = GPU_BATCH
         # ``to`` is in place: the layout and the device of the caller's backbone change, its values do not.
         self._backbone = backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def __call__(self, images: Images) -> Features:
+    def __call__(self, pixels: Pixels, view: Blur) -> Features:
         """Features of a batch."""
         # TF32, which cuDNN uses unless told otherwise, would keep only three digits.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            batch = torch.from_numpy(images).to(self.device, memory_format=torch.channels_last)
+            batch = torch.from_numpy(blur_pixels(pixels, view)).to(self.device, memory_format=torch.channels_last)
             return np.ascontiguousarray(self._backbone(batch).cpu().numpy())
 
 
 class OnnxEngine:
-    """ONNX Runtime on the CPU; it folds batch norms and chooses a blocked memory layout itself."""
+    """ONNX Runtime on the CPU; it folds batch norms and chooses a blocked memory layout itself.
 
-    def __init__(self, path: Path) -> None:
+    Each call runs in one thread and calls run side by side, one a core: blurring and the network then never wait for
+    one another, and no core waits for another at the end of a layer.
+
+    Args:
+        path: Of the exported network, without normalisation.
+        preprocessing: Of the weights; the normalisation rides along in the blur.
+    """
+
+    def __init__(self, path: Path, preprocessing: Preprocessing) -> None:
         self.name = f"onnxruntime {onnxruntime.__version__} cpu"
+        self.parallel = cores()
+        self.batch = CPU_BATCH
+        self._mean, self._std = preprocessing.mean, preprocessing.std
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+        options.intra_op_num_threads = 1
         options.log_severity_level = 3  # errors only
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, images: Images) -> Features:
+    def __call__(self, pixels: Pixels, view: Blur) -> Features:
         """Features of a batch."""
-        (features,) = self._session.run(None, {"images": images})
+        (features,) = self._session.run(None, {"images": blur_pixels(pixels, view, self._mean, self._std)})
         return np.asarray(features)
 
 
@@ -79,7 +103,7 @@ def build(
     backbone: FrozenBackbone,
     choice: Literal["auto", "onnxruntime", "torch"],
     cache: Path,
-    sample: Images,
+    sample: Pixels,
 ) -> Engine:
     """The engine for a backbone, by a fixed rule and never by timing, so that the same config gives the same bytes.
 
@@ -87,14 +111,15 @@ def build(
         backbone: What it runs.
         choice: ``auto`` is ONNX Runtime without a GPU and torch with one.
         cache: Folder that keeps the exported network.
-        sample: Real images on which a new export is compared with eager torch.
+        sample: Pixels of real images on which a new export is compared with eager torch.
 
     Raises:
         StoreError: If the export cannot be written.
     """
     if choice == "torch" or (choice == "auto" and torch.cuda.is_available()):
         return TorchEngine(backbone)
-    key = sha256(backbone.fingerprint(), repr(sample.shape[1:]), onnxruntime.__version__, torch.__version__)[:16]
+    versions = (onnxruntime.__version__, torch.__version__, str(EXPORT_VERSION))
+    key = sha256(backbone.fingerprint(), repr(sample.shape[1:]), *versions)[:16]
     path = cache / "engines" / f"{backbone.name}-{key}" / "network.onnx"
     verdict = _stored_verdict(path)
     if verdict is None:
@@ -102,16 +127,16 @@ def build(
             remove_partial(path.parent)
             verdict = _stored_verdict(path) or _export(backbone, path, sample)
     if verdict["agrees"]:
-        return OnnxEngine(path)
+        return OnnxEngine(path, backbone.preprocessing)
     say(f"note: torch runs {backbone.name}: {verdict['reason']}")
     return TorchEngine(backbone)
 
 
-def difference(engine: Engine, backbone: FrozenBackbone, sample: Images) -> float:
+def difference(engine: Engine, backbone: FrozenBackbone, sample: Pixels) -> float:
     """Largest difference from eager float32 features, relative to their largest magnitude."""
     with torch.inference_mode():
-        eager = backbone(torch.from_numpy(sample)).numpy()
-    return float(np.abs(engine(sample) - eager).max() / max(np.abs(eager).max(), np.finfo(np.float32).tiny))
+        eager = backbone(torch.from_numpy(blur_pixels(sample, CLEAN))).numpy()
+    return float(np.abs(engine(sample, CLEAN) - eager).max() / max(np.abs(eager).max(), np.finfo(np.float32).tiny))
 
 
 def _stored_verdict(path: Path) -> dict[str, str | bool] | None:
@@ -125,13 +150,13 @@ def _stored_verdict(path: Path) -> dict[str, str | bool] | None:
     return None
 
 
-def _export(backbone: FrozenBackbone, path: Path, sample: Images) -> dict[str, str | bool]:
+def _export(backbone: FrozenBackbone, path: Path, sample: Pixels) -> dict[str, str | bool]:
     """Export, compare with eager torch, and note the verdict beside the file."""
     reason, relative = "", float("inf")
     try:
         with whole_file(path) as temporary:
             _write_onnx(backbone, temporary, sample)
-        relative = difference(OnnxEngine(path), backbone, sample)
+        relative = difference(OnnxEngine(path, backbone.preprocessing), backbone, sample)
         if not relative <= TOLERANCE:
             reason = f"ONNX Runtime's features differ by {relative:.1e} of their scale, more than {TOLERANCE:g}"
     except StoreError:
@@ -184,13 +209,25 @@ def _bin_means(side: int, bins: int) -> Float32[torch.Tensor, "bins side"]:
     return weights
 
 
-def _write_onnx(backbone: FrozenBackbone, path: Path, sample: Images) -> None:
+class _Normalised(nn.Module):
+    """The backbone on images that are normalised already."""
+
+    def __init__(self, backbone: FrozenBackbone) -> None:
+        super().__init__()
+        self.network = backbone.network
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.network(images)
+        return features.flatten(1)
+
+
+def _write_onnx(backbone: FrozenBackbone, path: Path, sample: Pixels) -> None:
     with warnings.catch_warnings(), _ExportablePooling():
         # The TorchScript route is announced as deprecated; it needs 0.3 s where the newer one needs 5 to 20.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            backbone,
-            (torch.from_numpy(sample[:2]),),
+            _Normalised(backbone).eval(),
+            (torch.from_numpy(blur_pixels(sample[:2], CLEAN)),),
             str(path),
             input_names=["images"],
             output_names=["features"],

@@ -1,8 +1,8 @@
 """Features of images under blurs: each (image, view) passes the frozen backbone once in its life."""
 
-import queue
-import threading
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ import torchvision
 from jaxtyping import Float32, Int64
 
 from blurtrain.backbones import FrozenBackbone
-from blurtrain.blur import blur_pixels
 from blurtrain.decoding import DECODER_VERSION
 from blurtrain.engines import Engine
 from blurtrain.errors import BackboneError
@@ -28,9 +27,9 @@ from blurtrain.progress import Progress, progress, say
 from blurtrain.store import Table
 from blurtrain.views import Blur
 
-BLUR_VERSION = 1  # raise it when the same blur would give other pixels
+BLUR_VERSION = 2  # raise it when the same blur would give other pixels
 SHARD_ROWS = 512  # an interrupted extraction repeats at most this many forward passes
-QUEUED_BATCHES = 4  # blurred batches waiting for the engine: enough that it never waits, few enough to stay small
+AHEAD = 2  # batches that wait for each running one: work for the engine while a shard is written
 
 Positions = Int64[np.ndarray, " _"]  # of images; as many as the call needs
 
@@ -99,9 +98,9 @@ def extract(
 ) -> Extraction:
     """Store the features of every wanted (image, view) pair that is not stored yet.
 
-    Blurring runs in a thread of its own beside the engine. What is finished is stored shard by shard, so an
-    interrupted extraction goes on where it stopped. Processes that want the same views share them out: each is
-    computed by one of them.
+    Reading, blurring and the network run side by side, batch by batch, as many at once as the engine can use. What is
+    finished is stored shard by shard meanwhile, so an interrupted extraction goes on where it stopped. Processes that
+    want the same views share them out: each is computed by one of them.
 
     Raises:
         StoreError: If the store cannot be read or written.
@@ -138,11 +137,11 @@ def compute(
         BackboneError: If a feature is not finite.
     """
     parts = []
-    with closing(_ahead(_blurred(images, [positions], view, batch_size))) as batches:
-        for _ in range(0, len(positions), batch_size):
-            parts.append(engine(next(batches)))
-            _require_finite(parts[-1])
-            bar.advance(len(parts[-1]))
+    with closing(_batches(images, [positions], view, engine, batch_size)) as batches:
+        for features in batches:
+            parts.append(features)
+            _require_finite(features)
+            bar.advance(len(features))
     return np.concatenate(parts)
 
 
@@ -164,57 +163,33 @@ def _shards(
 ) -> Iterator[tuple[Positions, Float32[np.ndarray, "rows features"]]]:
     """Finished shards: some images and their features."""
     shards = [positions[start : start + SHARD_ROWS] for start in range(0, len(positions), SHARD_ROWS)]
-    with closing(_ahead(_blurred(images, shards, view, batch_size))) as batches:
+    with closing(_batches(images, shards, view, engine, batch_size)) as batches:
         for shard in shards:
-            count = -(-len(shard) // batch_size)
-            yield shard, np.concatenate([engine(next(batches)) for _ in range(count)])
+            parts, missing = [], len(shard)
+            while missing:
+                parts.append(next(batches))
+                missing -= len(parts[-1])
+            yield shard, np.concatenate(parts)
 
 
-def _blurred(
-    images: ImageSet, shards: list[Positions], view: Blur, batch_size: int
-) -> Iterator[Float32[np.ndarray, "batch 3 height width"]]:
-    for shard in shards:
-        for start in range(0, len(shard), batch_size):
-            yield blur_pixels(images.read_pixels(shard[start : start + batch_size]), view)
+def _batches(
+    images: ImageSet, shards: Iterable[Positions], view: Blur, engine: Engine, batch_size: int
+) -> Generator[Float32[np.ndarray, "batch features"], None, None]:
+    """Features batch by batch in the order of the positions; no batch reaches over two shards."""
+    size = min(batch_size, engine.batch)
+    batches = (shard[start : start + size] for shard in shards for start in range(0, len(shard), size))
+    pool = ThreadPoolExecutor(engine.parallel, "backbone")
+    running: deque[Future[Float32[np.ndarray, "batch features"]]] = deque()
+    try:
+        for batch in batches:
+            running.append(pool.submit(_run, engine, images, batch, view))
+            if len(running) == engine.parallel * (1 + AHEAD):
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-class _ahead:  # noqa: N801 - reads as a function, like `map`
-    """Iterate in a thread of its own, a few items ahead; an error there is raised here."""
-
-    def __init__(self, items: Iterator[np.ndarray]) -> None:
-        self._queue: queue.Queue[np.ndarray | BaseException | None] = queue.Queue(QUEUED_BATCHES)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(items,), name="blur", daemon=True)
-        self._thread.start()
-
-    def _run(self, items: Iterator[np.ndarray]) -> None:
-        try:
-            for item in items:
-                if not self._put(item):
-                    return
-            self._put(None)
-        except BaseException as error:
-            self._put(error)
-
-    def _put(self, item: np.ndarray | BaseException | None) -> bool:
-        """Queue an item unless the reader has gone away."""
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def __next__(self) -> np.ndarray:
-        item = self._queue.get()
-        if isinstance(item, BaseException):
-            raise item
-        if item is None:
-            raise StopIteration
-        return item
-
-    def close(self) -> None:
-        """Stop the thread, whatever is still to come."""
-        self._stop.set()
-        self._thread.join()
+def _run(engine: Engine, images: ImageSet, positions: Positions, view: Blur) -> Float32[np.ndarray, "batch features"]:
+    return engine(images.read_pixels(positions), view)

@@ -5,7 +5,6 @@ in other formats, therefore share a name, a fold, a group and their features.
 """
 
 import hashlib
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ import PIL
 from jaxtyping import Int32, Int64, UInt8
 
 from blurtrain.config import DataConfig, OnBadImage
+from blurtrain.cores import cores
 from blurtrain.decoding import DECODER_VERSION, Geometry
 from blurtrain.errors import DataError
 from blurtrain.files import remove_partial, sha256
@@ -224,7 +224,7 @@ def _pixel_table(geometry: Geometry, cache: Path) -> Table:
 def _keys(source: Source, bad: Bad) -> Ids:
     """What each item is before decoding, read by several threads; nothing where it is bad."""
     keys = np.zeros(len(source.items), ID)
-    with ThreadPoolExecutor(_threads()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for chunk in _chunks(np.arange(len(keys)), KEYS_AT_ONCE):
             for index, key in zip(chunk.tolist(), pool.map(lambda i: _key(source, i), chunk.tolist()), strict=True):
                 if isinstance(key, str):
@@ -239,10 +239,6 @@ def _key(source: Source, index: int) -> bytes | str:
         return row_id(source.key(index))
     except (DataError, OSError) as error:
         return why(error)
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _decode_missing(source: Source, keys: Ids, geometry: Geometry, table: Table, bad: Bad) -> None:
@@ -278,7 +274,7 @@ def _decoded(
     with (
         warnings.catch_warnings(),
         progress("reading images", len(wanted)) as bar,
-        ThreadPoolExecutor(_threads()) as pool,
+        ThreadPoolExecutor(cores()) as pool,
     ):
         # Too large images are refused by `decode`, and odd ones that still decode are no news to the user.
         warnings.filterwarnings("ignore", module="PIL")

@@ -57,7 +57,7 @@ def prepare(config: Config) -> Prepared:
     fingerprint = backbone.fingerprint()
     if config.cache is False:
         return Prepared(loaded, backbone, fingerprint, engines.TorchEngine(backbone), None)
-    sample = blur_pixels(loaded.read_pixels(loaded.train[:EXPORT_CHECK_IMAGES]), CLEAN)
+    sample = loaded.read_pixels(loaded.train[:EXPORT_CHECK_IMAGES])
     engine = engines.build(backbone, config.engine, config.cache, sample)
     store = features.store_for(backbone, engine, config.cache)
     return Prepared(loaded, backbone, fingerprint, engine, store)

@@ -80,6 +80,13 @@ def pictures() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
+def pixels(pictures: np.ndarray) -> np.ndarray:
+    """The same pictures as they are stored, in uint8."""
+    stored: np.ndarray = (255 * pictures).round().astype(np.uint8)
+    return stored
+
+
+@pytest.fixture(scope="session")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A small experiment that has really been run: both arms and their comparison. Tests must not write there."""
     folder = tmp_path_factory.mktemp("experiment")

@@ -503,6 +503,7 @@ def test_an_empty_cache_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_interruption_is_one_line(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     monkeypatch.setitem(cli._RUN, "cache", lambda _: signal.raise_signal(number))
     assert main(["cache"]) == 130
     assert capsys.readouterr().err == INTERRUPTION
@@ -558,7 +559,7 @@ import sys, time
 from blurtrain import engines, features
 features.SHARD_ROWS = 32
 run = engines.OnnxEngine.__call__
-engines.OnnxEngine.__call__ = lambda self, images: (time.sleep(0.1), run(self, images))[1]
+engines.OnnxEngine.__call__ = lambda self, *seen: (time.sleep(0.1), run(self, *seen))[1]
 from blurtrain.cli import main
 sys.exit(main(sys.argv[1:]))
 """

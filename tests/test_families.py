@@ -23,6 +23,7 @@ from blurtrain.classifier import BlurClassifier
 from blurtrain.cli import main
 from blurtrain.config import BackboneConfig
 from blurtrain.engines import OnnxEngine, TorchEngine
+from blurtrain.views import CLEAN
 from tests.conftest import EMBEDDED, REAL_WEIGHTS, SIDE, fill_classes, random_network
 
 # The smallest member of every family, and the layer that must be cut off it.
@@ -217,12 +218,12 @@ def test_features_through_the_last_layer_are_the_logits(imported: Imported, pict
 def test_onnx_runtime_agrees_with_eager_torch(
     imported: Imported, pictures: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = imported.see(pictures).numpy()
+    images = (255 * imported.see(pictures)).round().byte().numpy()
     others = images[::-1].copy()  # not the images that the export was checked on
     engine = engines.build(imported.backbone, "onnxruntime", tmp_path, images[:4])
     assert isinstance(engine, OnnxEngine)
     assert "torch runs" not in capsys.readouterr().err
-    features = engine(others)
+    features = engine(others, CLEAN)
     assert features.dtype == np.float32
     assert features.shape == (8, imported.backbone.features)
     assert engines.difference(engine, imported.backbone, others) < 1e-4
@@ -230,11 +231,11 @@ def test_onnx_runtime_agrees_with_eager_torch(
 
 
 def test_torch_engine_agrees_with_eager_torch(imported: Imported, pictures: np.ndarray) -> None:
-    images = imported.see(pictures[:4])
+    pixels = (255 * imported.see(pictures[:4])).round().byte()
     with torch.no_grad():
-        expected = imported.backbone(images)
+        expected = imported.backbone(pixels / 255)
     engine = TorchEngine(imported.backbone)  # in another layout of memory
-    assert_close_to_scale(torch.from_numpy(engine(images.numpy())), expected, 1e-4)
+    assert_close_to_scale(torch.from_numpy(engine(pixels.numpy(), CLEAN)), expected, 1e-4)
 
 
 # A head, end to end

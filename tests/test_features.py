@@ -29,8 +29,11 @@ SLIGHT, STRONG = Blur("gaussian", 1.0), Blur("gaussian", 3.0)
 class CountingEngine:
     """A nonlinear function of the pixels that counts what passes it, and may fail on a later batch."""
 
-    def __init__(self, name: str = "counting", fails_at: int | None = None) -> None:
+    def __init__(self, name: str = "counting", fails_at: int | None = None, parallel: int = 2) -> None:
         self.name = name
+        self.parallel = parallel
+        self.batch = 64
+        self.lock = threading.Lock()
         self.batches: list[int] = []
         self.fails_at = fails_at
 
@@ -39,12 +42,13 @@ class CountingEngine:
         """Images that have passed."""
         return sum(self.batches)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, pixels: np.ndarray, view: Blur) -> np.ndarray:
         """Some pixels and their squares."""
-        if len(self.batches) == self.fails_at:
-            raise KeyboardInterrupt
-        self.batches.append(len(images))
-        return values(images)
+        with self.lock:
+            if len(self.batches) == self.fails_at:
+                raise KeyboardInterrupt
+            self.batches.append(len(pixels))
+        return values(blur_pixels(pixels, view))
 
 
 def values(images: np.ndarray) -> np.ndarray:
@@ -95,8 +99,8 @@ def run(
     return extraction, engine.rows
 
 
-def blur_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "blur"]
+def threads_left() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("backbone")]
 
 
 def test_features_are_those_of_a_direct_computation(photos: ImageSet, store: FeatureStore) -> None:
@@ -117,9 +121,9 @@ def test_each_image_passes_once_in_each_view(
     assert run(photos, {CLEAN: everything, STRONG: photos.test}, store) == (Extraction(24, 30), 30)
 
 
-def test_no_blur_thread_is_left(photos: ImageSet, store: FeatureStore) -> None:
+def test_no_thread_is_left(photos: ImageSet, store: FeatureStore) -> None:
     run(photos, {CLEAN: photos.train, SLIGHT: photos.train}, store)
-    assert blur_threads() == []
+    assert threads_left() == []
 
 
 def test_duplicates_pass_once(photo_folder: Path, cache: Path, store: FeatureStore) -> None:
@@ -252,7 +256,7 @@ def test_interrupted_extraction_goes_on_where_it_stopped(
     broken = CountingEngine(fails_at=fails_at)
     with pytest.raises(KeyboardInterrupt):
         extract(photos, wanted, broken, store, batch_size=4)
-    assert blur_threads() == []
+    assert threads_left() == []
     extraction, rows = run(photos, wanted, store, batch_size=4)
     assert extraction.reused + extraction.computed == 48
     assert rows == extraction.computed
@@ -274,22 +278,42 @@ def test_damaged_shard_is_computed_again(photos: ImageSet, store: FeatureStore) 
     np.testing.assert_array_equal(store.read(CLEAN, photos, photos.train), direct(photos, CLEAN, photos.train))
 
 
-def test_error_while_blurring_surfaces(photos: ImageSet, store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = 0
+def test_error_in_the_engine_surfaces(photos: ImageSet, store: FeatureStore) -> None:
+    class Breaking(CountingEngine):
+        def __call__(self, pixels: np.ndarray, view: Blur) -> np.ndarray:
+            if self.rows == 8:
+                raise ZeroDivisionError("in a thread")
+            return super().__call__(pixels, view)
 
-    def breaks_later(pixels: np.ndarray, view: Blur) -> np.ndarray:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise ZeroDivisionError("in the blur thread")
-        return blur_pixels(pixels, view)
-
-    monkeypatch.setattr(features, "blur_pixels", breaks_later)
-    with pytest.raises(ZeroDivisionError, match="in the blur thread"):
-        run(photos, {CLEAN: photos.train}, store, batch_size=4)
-    assert blur_threads() == []
-    monkeypatch.undo()
+    with pytest.raises(ZeroDivisionError, match="in a thread"):
+        extract(photos, {CLEAN: photos.train}, Breaking(), store, batch_size=4)
+    assert threads_left() == []
     assert run(photos, {CLEAN: photos.train}, store)[1] == 24
+
+
+@pytest.mark.parametrize("parallel", [1, 2, 5])
+def test_as_many_calls_run_side_by_side_as_the_engine_can_use(
+    photos: ImageSet, store: FeatureStore, parallel: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "SHARD_ROWS", 10)
+    most, now, lock = 0, 0, threading.Lock()
+    together = threading.Barrier(parallel)
+
+    class Meeting(CountingEngine):
+        def __call__(self, pixels: np.ndarray, view: Blur) -> np.ndarray:
+            nonlocal most, now
+            with lock:
+                now += 1
+                most = max(most, now)
+            if self.rows == 0:
+                together.wait(timeout=60)  # the first calls wait for one another
+            with lock:
+                now -= 1
+            return super().__call__(pixels, view)
+
+    extract(photos, {SLIGHT: photos.train}, Meeting(parallel=parallel), store, batch_size=2)
+    assert most == parallel
+    np.testing.assert_array_equal(store.read(SLIGHT, photos, photos.train), direct(photos, SLIGHT, photos.train))
 
 
 def test_error_while_storing_surfaces(photos: ImageSet, store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +324,7 @@ def test_error_while_storing_surfaces(photos: ImageSet, store: FeatureStore, mon
     monkeypatch.setattr(Table, "append", full)
     with pytest.raises(StoreError, match="the disk is full"):
         run(photos, {CLEAN: photos.train, SLIGHT: photos.train}, store, batch_size=2)
-    assert blur_threads() == []
+    assert threads_left() == []
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])

@@ -20,6 +20,7 @@ HEAVY = ("torch", "torchvision", "pytorch_lightning", "onnxruntime", "albumentat
 # Ground floor first: a module imports only modules that stand before it, inside functions too.
 LADDER = [
     *("version", "errors", "views", "psf", "convolution", "kernels", "config", "files", "chatter", "progress", "locks"),
+    "cores",
     *("options", "blur", "metrics", "inference", "lbfgs", "store"),
     *("decoding", "glyphs", "sources", "splits", "images"),
     *("glyphnet", "cutting", "weights", "backbones", "catalogue", "engines", "features", "heads", "fitting"),

@@ -11,6 +11,7 @@ from blurtrain import backbones, fitting, training
 from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
 from blurtrain.fitting import Fit
 from blurtrain.training import Prepared, inputs_of
+from blurtrain.views import Blur
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -72,10 +73,10 @@ def test_a_validation_split_shows(config: Config, ready: Prepared) -> None:
 
 def test_another_backbone_geometry_or_engine_shows(config: Config, ready: Prepared) -> None:
     class Other:
-        name = "other"
+        name, parallel, batch = "other", 1, 8
 
-        def __call__(self, images: np.ndarray) -> np.ndarray:
-            return images
+        def __call__(self, pixels: np.ndarray, view: Blur) -> np.ndarray:
+            raise NotImplementedError
 
     for name, other in {
         "backbone": replace(ready, fingerprint="0" * 64),
