@@ -642,7 +642,7 @@ BUGS = (
         "features",
         "yield running.popleft().result()\n        while running",
         "yield running.pop().result()\n        while running",
-        "test_features.py::test_features_are_those_of_a_direct_computation",
+        "test_features.py::test_as_many_calls_run_side_by_side_as_the_engine_can_use",
         "images have one another's features wherever there is more than one core",
     ),
     Bug(

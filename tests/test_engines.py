@@ -80,6 +80,7 @@ def test_engine_blurs_and_then_normalises(
     choice: Choice, view: Blur, backbone: FrozenBackbone, pixels: np.ndarray, tmp_path: Path
 ) -> None:
     engine = engines.build(backbone, choice, tmp_path, pixels)
+    assert isinstance(engine, OnnxEngine if choice == "onnxruntime" else TorchEngine)
     assert relative_difference(engine(pixels, view), eager(backbone, pixels, view)) < 1e-5
 
 
