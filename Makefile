@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 INSTALLED_DEV := .venv/installed-dev
+INSTALLED_BENCH := .venv/installed-bench
 FLAGS ?=
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 UV := build/uv/bin/uv
@@ -61,12 +62,13 @@ format: $(INSTALLED_DEV) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED_DEV) ## measure speed beside a plain Lightning recipe: make bench FLAGS='--root ROOT --weights FILE'
+bench: $(INSTALLED_BENCH) ## measure speed beside peers: make bench FLAGS='--root ROOT --weights squeezenet1_1=FILE'
 	$(BIN)/python benchmarks/speed.py $(FLAGS)
 
 lock: $(UV) ## pin what is installed again, keeping versions that still fit: make lock FLAGS=--upgrade
 	$(COMPILE) -o requirements.lock $(FLAGS)
 	$(COMPILE) -o requirements-dev.lock --extra dev -c requirements.lock $(FLAGS)
+	$(COMPILE) -o requirements-bench.lock --extra dev --extra bench -c requirements-dev.lock $(FLAGS)
 
 clean: ## remove what tools leave behind; never touches runs, cache or data
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
@@ -82,6 +84,10 @@ $(INSTALLED): pyproject.toml requirements.lock
 
 $(INSTALLED_DEV): $(INSTALLED) requirements-dev.lock
 	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(INSTALLED_BENCH): $(INSTALLED_DEV) requirements-bench.lock
+	$(PIP) install --require-hashes -r requirements-bench.lock
 	@touch $@
 
 $(UV):

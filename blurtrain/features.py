@@ -29,6 +29,7 @@ from blurtrain.views import Blur
 
 BLUR_VERSION = 2  # raise it when the same blur would give other pixels
 SHARD_ROWS = 512  # an interrupted extraction repeats at most this many forward passes
+READ_ROWS = 4096  # features read together
 AHEAD = 2  # batches that wait for each running one: work for the engine while a shard is written
 
 Positions = Int64[np.ndarray, " _"]  # of images; as many as the call needs
@@ -71,7 +72,13 @@ class FeatureStore:
 
     def read(self, view: Blur, images: ImageSet, positions: Positions) -> Float32[np.ndarray, "_ features"]:
         """Stored features of some images, in their order."""
-        return np.asarray(self.table(view).read(images.ids[positions], "features"))
+        return np.concatenate(list(self.blocks(view, images, positions)))
+
+    def blocks(self, view: Blur, images: ImageSet, positions: Positions) -> Iterator[Float32[np.ndarray, "_ features"]]:
+        """The same, a few thousand at a time."""
+        table = self.table(view)
+        for start in range(0, len(positions), READ_ROWS):
+            yield table.read(images.ids[positions[start : start + READ_ROWS]], "features")
 
 
 def store_for(backbone: FrozenBackbone, engine: Engine, cache: Path) -> FeatureStore:

@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float32, Int64
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from blurtrain.heads import ConvexHeads, FeatureBatch, FeatureDataModule, Heads, Trained
+from blurtrain.heads import ConvexHeads, FeatureDataModule, Heads, Trained
 from blurtrain.progress import Progress, progress
+from blurtrain.rows import Rows
 
-MAX_ITERATIONS = 1000
 WORTH_THREADS = 2e8  # multiplications of one pass over the rows: about 10 ms on one core
 
 
@@ -29,10 +29,11 @@ class Fit:
         refit: One head fitted on all training rows with the chosen penalty.
         l2: The chosen penalty: the one with the lowest mean validation loss.
         candidates: For each candidate penalty its validation figures, averaged over folds.
-        iterations: Of the solver.
+        iterations: Of the solver on the folds, from the strongest penalty to the chosen one.
         largest_gradient: What is left of the gradient, over the heads that are kept.
         converged: Whether that is within the tolerance.
-        curves: Training loss, validation loss and accuracy of the chosen penalty, one row an iteration.
+        curves: Training loss, validation loss and accuracy, one row an iteration: along the path of penalties from the
+            strongest to the chosen one.
     """
 
     folds: Heads
@@ -69,17 +70,17 @@ class Fit:
         return len(grid) > 1 and self.l2 in (min(grid), max(grid))
 
 
-class _CountEnded(Callback):
+class _CountSolved(Callback):
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
 
     def on_train_batch_end(self, _trainer: Trainer, module: LightningModule, *_: Any) -> None:  # noqa: ANN401
         assert isinstance(module, ConvexHeads)
-        self._bar.advance(module.ended - self._bar.done)
+        self._bar.advance(len(module.points))
 
 
 def fit(
-    features: Float32[np.ndarray, "rows features"],
+    features: Float32[np.ndarray, "rows features"] | Rows,
     labels: Int64[np.ndarray, " rows"],
     training: Bool[np.ndarray, "splits rows"],
     validation: Bool[np.ndarray, "splits rows"],
@@ -101,38 +102,35 @@ def fit(
     """
     # The last split is the refit: all that any split is fitted on, validated on nothing.
     refit = training.any(0, keepdims=True)
-    data = FeatureDataModule(
-        features, labels, np.concatenate([training, refit]), np.concatenate([validation, np.zeros_like(refit)])
-    )
-    module = ConvexHeads(data.batch, classes, l2, tolerance)
-    with _threads_for(module, data.batch), progress("fitting heads", len(module.l2), "head") as bar:
-        run(quiet_trainer(MAX_ITERATIONS, [_CountEnded(bar)]), module, data)
-    splits, candidates = len(training), len(l2)
-    history = torch.stack(module.history).numpy().reshape(-1, 3, splits + 1, candidates)
-    means = history[:, :, :splits].mean(2)
-    chosen = int(means[-1, 1].argmin()) if module.chosen is None else module.chosen
+    every = np.concatenate([training, refit])
+    with (
+        _threads_for(features, len(training) * classes),
+        progress("fitting heads", len(every) * len(l2), "head") as bar,
+    ):
+        data = FeatureDataModule(features, labels, every, np.concatenate([validation, np.zeros_like(refit)]))
+        module = ConvexHeads(data.batch, classes, l2, tolerance)
+        run(quiet_trainer(len(l2), [_CountSolved(bar)]), module, data)
+    best, splits = module.best, list(range(len(every)))
     names = ("train_nll", "validation_nll", "validation_accuracy")
+    figures = {candidate.l2: candidate.figures for candidate in module.candidates}
     return Fit(
-        folds=module.heads([split * candidates + chosen for split in range(splits)]),
-        refit=module.heads([splits * candidates + chosen]),
-        l2=l2[chosen],
-        candidates=[
-            {"l2": value, **{name: float(means[-1, i, c]) for i, name in enumerate(names)}}
-            for c, value in enumerate(l2)
-        ],
-        iterations=len(module.history),
-        largest_gradient=module.largest_gradient,
-        converged=module.converged,
-        curves=[{name: float(row[i, chosen]) for i, name in enumerate(names)} for row in means],
+        folds=module.heads(best.points[:-1], splits[:-1]),
+        refit=module.heads(best.points[-1:], splits[-1:]),
+        l2=best.l2,
+        candidates=[{"l2": value, **dict(zip(names, figures[value], strict=True))} for value in l2],
+        iterations=best.iterations,
+        largest_gradient=best.largest_gradient,
+        converged=best.converged,
+        curves=[dict(zip(names, row, strict=True)) for row in module.history[: best.iterations]],
     )
 
 
 @contextmanager
-def _threads_for(module: ConvexHeads, batch: FeatureBatch) -> Iterator[None]:
+def _threads_for(features: Float32[np.ndarray, "rows features"] | Rows, columns: int) -> Iterator[None]:
     """One thread for small problems: handing each operation to several costs more than it gives."""
     before = torch.get_num_threads()
-    multiplications = batch.features.numel() * module.points.shape[0] * module.classes
-    torch.set_num_threads(1 if multiplications < WORTH_THREADS else before)
+    size = len(features) * features.width if isinstance(features, Rows) else features.size
+    torch.set_num_threads(1 if size * columns < WORTH_THREADS else before)
     try:
         yield
     finally:

@@ -6,32 +6,36 @@ For each fold and each candidate l2 the problem is
 
 with z the features standardised by the mean and standard deviation of those rows. It is strictly convex in W (the
 bias is unpenalised; it starts at zero, and no gradient moves the sum of its entries), so there is one answer
-whatever the order, the seed or the solver. All folds and candidates are one stacked problem.
+whatever the order, the seed, the start or the solver. Therefore candidates are solved from the strongest to the
+weakest, each from where the one before ended: first the refit, on all rows, then from its answer all folds as one
+stacked problem.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from pytorch_lightning import LightningDataModule, LightningModule
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from blurtrain.lbfgs import StackedLBFGS
+from blurtrain.curvature import Curvature
+from blurtrain.lbfgs import HISTORY, Precondition, StackedLBFGS
+from blurtrain.rows import Rows
 
-BLOCK = 1 << 22  # logits held at once: 32 MiB in float64
-SELECTION = 1000.0  # candidates are compared at so many times the tolerance: their losses hold to about 3e-4 there
-WIDENED = 1 << 26  # features kept in float64 up to 512 MiB
+BLOCK = 1 << 20  # logits held at once: 8 MiB in float64
+STATE = 1 << 26  # numbers of the solver's state: 512 MiB; only so many problems are stacked
+MAX_ITERATIONS = 1000  # of the solver on one stack of problems
 CONSTANT = 1e-6  # a feature whose spread is below this share of the widest one carries no information
 
 
 class FeatureBatch(NamedTuple):
     """All rows that an arm is trained and validated on."""
 
-    features: Float[Tensor, "rows features"]
+    rows: Rows
     labels: Int64[Tensor, " rows"]
     training: Bool[Tensor, "splits rows"]  # rows that each split is fitted on
     validation: Bool[Tensor, "splits rows"]  # rows that each split is validated on
@@ -41,7 +45,7 @@ class FeatureDataModule(LightningDataModule):
     """Features as one full batch.
 
     Args:
-        features: Rows [rows, features].
+        features: Rows [rows, features], in an array or wherever `Rows` has them.
         labels: Class of each row.
         training: Which rows each split is fitted on.
         validation: Which rows each split is validated on.
@@ -49,19 +53,17 @@ class FeatureDataModule(LightningDataModule):
 
     def __init__(
         self,
-        features: Float32[np.ndarray, "rows features"],
+        features: Float32[np.ndarray, "rows features"] | Rows,
         labels: Int64[np.ndarray, " rows"],
         training: Bool[np.ndarray, "splits rows"],
         validation: Bool[np.ndarray, "splits rows"],
     ) -> None:
         super().__init__()
-        if features.size < WIDENED:
-            features = features.astype(np.float64)  # once, instead of at every pass over the rows
-        arrays = (features, labels, training, validation)
-        self.batch = FeatureBatch(*(torch.from_numpy(array) for array in arrays))
+        rows = features if isinstance(features, Rows) else Rows.of(features)
+        self.batch = FeatureBatch(rows, *(torch.from_numpy(array) for array in (labels, training, validation)))
 
     def train_dataloader(self) -> DataLoader[FeatureBatch]:
-        """One batch an epoch: one epoch is one iteration of the solver."""
+        """One batch an epoch: one epoch solves all problems of one candidate l2."""
         return DataLoader([self.batch], batch_size=None)  # type: ignore[arg-type]
 
 
@@ -73,6 +75,27 @@ class Evaluation(NamedTuple):
     train_nll: Float64[Tensor, " problems"]
     validation_nll: Float64[Tensor, " problems"]
     validation_accuracy: Float64[Tensor, " problems"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate penalty and its solved problems.
+
+    Args:
+        l2: The penalty.
+        points: Of every split.
+        figures: Training loss, validation loss and validation accuracy, averaged over all splits but the refit.
+        iterations: Of the solver, from the strongest candidate on.
+        largest_gradient: What is left of the gradient, over all splits.
+        converged: Whether that is within the tolerance.
+    """
+
+    l2: float
+    points: Float64[Tensor, "splits size"]
+    figures: tuple[float, float, float]
+    iterations: int
+    largest_gradient: float
+    converged: bool
 
 
 @dataclass(frozen=True)
@@ -117,13 +140,10 @@ class Trained:
 
 
 class ConvexHeads(LightningModule):
-    """All heads of one arm: every split and every candidate l2, fitted together.
-
-    Problem p stands for split p // len(l2) and candidate p % len(l2). The last split is the refit: it is fitted on
-    all rows that any split is fitted on, and has no say in the choice of the penalty.
+    """All heads of one arm: every split with every candidate l2. The last split is the refit.
 
     Args:
-        batch: The rows that it will be fitted on; standardisation and preconditioner come from them.
+        batch: The rows that it will be fitted on; the standardisation comes from them.
         classes: Number of classes.
         l2: Candidate penalties.
         tolerance: A problem has converged when no entry of its gradient exceeds tolerance * l2, because l2 is the
@@ -135,93 +155,103 @@ class ConvexHeads(LightningModule):
         self.automatic_optimization = False
         self.classes = classes
         self.tolerance = tolerance
-        self.candidates = len(l2)
-        splits = len(batch.training)
+        self.path = sorted(l2, reverse=True)
         means, scales = _standardisation(batch)
         self.register_buffer("means", means)
         self.register_buffer("scales", scales)
-        self.register_buffer("l2", torch.tensor(l2, dtype=torch.float64).repeat(splits))
-        self.register_buffer("split_of", torch.arange(splits).repeat_interleave(len(l2)))
-        variances, directions = _principal_axes(batch, means[-1], scales[-1])
-        self.register_buffer("variances", variances)
-        self.register_buffer("directions", directions)
         self.means: Tensor
         self.scales: Tensor
-        self.l2: Tensor
-        self.split_of: Tensor
-        self.variances: Tensor
-        self.directions: Tensor
-        size = classes * (means.shape[1] + 1)
-        self.points = torch.nn.Parameter(torch.zeros(len(self.l2), size, dtype=torch.float64))
-        self.ended = 0
-        self.chosen: int | None = None
-        self.converged = False
-        self.largest_gradient = float("inf")
-        self.figures = torch.zeros(3, len(self.l2), dtype=torch.float64)
-        self.history: list[Float64[Tensor, "3 problems"]] = []  # train_nll, validation_nll, validation_accuracy
+        splits, size = len(means), classes * (means.shape[1] + 1)
+        self.points = torch.nn.Parameter(torch.zeros(splits, size, dtype=torch.float64))  # of the candidate at hand
+        self.candidates: list[Candidate] = []  # solved so far; only of the best one the points are kept
+        self.figures = torch.zeros(3, splits, dtype=torch.float64)
+        self.history: list[tuple[float, ...]] = []  # figures averaged over the folds, one row an iteration of theirs
+        self._curvature: Curvature | None = None
 
-    def configure_optimizers(self) -> StackedLBFGS:
-        """The stacked solver."""
-        return StackedLBFGS(self.points, self._precondition, SELECTION * self._tolerances())
+    @property
+    def best(self) -> Candidate:
+        """The candidate with the lowest validation loss so far."""
+        return min(self.candidates, key=lambda candidate: candidate.figures[1])
 
-    def _tolerances(self) -> Float64[Tensor, " problems"]:
-        return self.tolerance * self.l2.clamp(max=1 / self.classes)
+    def configure_optimizers(self) -> list[Optimizer]:
+        """None that Lightning would have to know: every stack of problems has a solver of its own."""
+        return []
 
     def training_step(self, batch: FeatureBatch, _index: int) -> None:
-        """One iteration of the solver over all rows.
+        """Solve all problems of the next candidate."""
+        l2 = self.path[len(self.candidates)]
+        refit = len(self.points) - 1
+        self._curvature = self._curvature or self._curvature_at_refit(batch)
+        solved = [self._solve(batch, torch.tensor([refit]), l2, self._curvature)]
+        self.points.data[:] = self.points.data[refit]
+        self._curvature = self._curvature_at_refit(batch)
+        most = max(1, STATE // (self.points.shape[1] * (2 * HISTORY + 8)))
+        stacks = [torch.arange(start, min(start + most, refit)) for start in range(0, refit, most)]
+        solved += [self._solve(batch, folds, l2, self._curvature) for folds in stacks]
+        gradients, converged = zip(*solved, strict=True)
+        found = Candidate(
+            l2, self.points.detach().clone(), self._means(), len(self.history), max(gradients), all(converged)
+        )
+        self.candidates.append(found)
+        self.candidates = [c if c is self.best else replace(c, points=c.points[:0]) for c in self.candidates]
 
-        When every problem is settled well enough to be compared, the penalty is chosen; when its problems have
-        converged in full, the fit ends.
-        """
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, StackedLBFGS)
-        optimizer.step(lambda problems, points: self._objective(batch, problems, points))
-        self.history.append(self.figures.clone())
-        self.ended = int((optimizer.converged | optimizer.stalled).sum())
-        if self.ended < len(self.l2):
-            return
-        if self.chosen is None:
-            self.chosen = int(self.validation_figures()[1].argmin())
-            optimizer.tolerance[self.chosen :: self.candidates] = self._tolerances()[self.chosen :: self.candidates]
-        else:
-            self.trainer.should_stop = True
-        ours = slice(self.chosen, None, self.candidates)
-        self.largest_gradient = float(optimizer.largest_gradients[ours].max())
-        self.converged = bool(optimizer.converged[ours].all())
+    def _curvature_at_refit(self, batch: FeatureBatch) -> Curvature:
+        point = self.points.detach()[-1].view(self.classes, -1)
+        return Curvature(batch.rows, batch.training[-1], self.means[-1], self.scales[-1], point)
 
-    def validation_figures(self) -> Float64[Tensor, "3 candidates"]:
-        """Training loss, validation loss and accuracy of each candidate, averaged over all splits but the refit."""
-        return self.figures.view(3, -1, self.candidates)[:, :-1].mean(1)
+    def _solve(
+        self, batch: FeatureBatch, splits: Int64[Tensor, " problems"], l2: float, curvature: Curvature
+    ) -> tuple[float, bool]:
+        """Solve some splits as one stack, from where they are: the largest gradient left, and whether it is enough."""
+        points = torch.nn.Parameter(self.points.detach()[splits])
+        inverse = curvature.inverse(l2)
+        tolerance = self.tolerance * min(l2, 1 / self.classes)
+        precondition: Precondition = lambda _problems, gradients: inverse(gradients)  # noqa: E731
+        solver = StackedLBFGS(points, precondition, torch.full_like(points[:, 0], tolerance))
 
-    def _objective(
-        self, batch: FeatureBatch, problems: Int64[Tensor, " problems"], points: Float64[Tensor, "problems size"]
-    ) -> tuple[Float64[Tensor, " problems"], Float64[Tensor, "problems size"]]:
-        result = self.evaluate(batch, problems, points)
-        self.figures[:, problems.cpu()] = torch.stack(result[2:]).cpu()
-        return result.losses, result.gradients
+        def objective(problems: Tensor, tried: Tensor) -> tuple[Tensor, Tensor]:
+            result = self.evaluate(batch, splits[problems.cpu()], tried, l2)
+            self.figures[:, splits[problems.cpu()]] = torch.stack(result[2:]).cpu()
+            return result.losses, result.gradients
+
+        for _ in range(MAX_ITERATIONS):
+            solver.step(objective)
+            if int(splits[-1]) == len(self.points) - 2:  # the last stack of folds: the others are solved
+                self.history.append(self._means())
+            if bool((solver.converged | solver.stalled).all()):
+                break
+        self.points.data[splits] = points.detach()
+        return float(solver.largest_gradients.max()), bool(solver.converged.all())
+
+    def _means(self) -> tuple[float, float, float]:
+        train_nll, validation_nll, validation_accuracy = self.figures[:, :-1].mean(1).tolist()
+        return train_nll, validation_nll, validation_accuracy
 
     def evaluate(
-        self, batch: FeatureBatch, problems: Int64[Tensor, " problems"], points: Float64[Tensor, "problems size"]
+        self,
+        batch: FeatureBatch,
+        splits: Int64[Tensor, " problems"],
+        points: Float64[Tensor, "problems size"],
+        l2: float,
     ) -> Evaluation:
-        """Loss, gradient and validation figures of some problems, block of rows by block of rows."""
-        count = len(problems)
-        split = self.split_of[problems]
+        """Loss, gradient and validation figures of some splits' problems, block of rows by block of rows."""
+        count = len(splits)
         theta = points.view(count, self.classes, -1)
         weights, bias = theta[..., :-1], theta[..., -1]
-        means, scales = self.means[split][:, None], self.scales[split][:, None]
+        means, scales = self.means[splits][:, None], self.scales[splits][:, None]
         folded = weights / scales
         shift = bias - (folded * means).sum(-1)
-        shares = [1 / mask.sum(1).clamp_min(1).double()[split] for mask in (batch.training, batch.validation)]
+        shares = [1 / mask[splits].sum(1).clamp_min(1).double() for mask in (batch.training, batch.validation)]
         nll = torch.zeros(count, dtype=torch.float64, device=points.device)
         validation_nll, validation_accuracy = nll.clone(), nll.clone()
         # Classes before problems: sums over classes then run along contiguous problems, which is twice as fast.
         columns, offsets = folded.transpose(0, 1).flatten(0, 1), shift.T.contiguous()
         by_column, by_offset = torch.zeros_like(columns), torch.zeros_like(offsets)
-        for rows in _blocks(len(batch.labels), count * self.classes):
-            features, labels = batch.features[rows].double(), batch.labels[rows]
+        for rows in batch.rows.blocks(count * self.classes, BLOCK):
+            features, labels = batch.rows.block(rows), batch.labels[rows]
             each = torch.arange(len(labels), device=labels.device)
-            training = batch.training[:, rows][split].T * shares[0]
-            validation = batch.validation[:, rows][split].T * shares[1]
+            training = batch.training[splits, rows].T * shares[0]
+            validation = batch.validation[splits, rows].T * shares[1]
             logits = (features @ columns.T).view(-1, self.classes, count).add_(offsets)
             logits -= logits.amax(1, keepdim=True)
             of_label = logits[each, labels]
@@ -238,30 +268,17 @@ class ConvexHeads(LightningModule):
             by_offset += residual.sum(0)
         by_weight = by_column.view(self.classes, count, -1).transpose(0, 1)
         by_shift = by_offset.T
-        l2 = self.l2[problems]
-        gradient = (by_weight - by_shift[..., None] * means) / scales + l2[:, None, None] * weights
+        gradient = (by_weight - by_shift[..., None] * means) / scales + l2 * weights
         losses = nll + l2 / 2 * weights.square().sum((1, 2))
         gradients = torch.cat([gradient, by_shift[..., None]], -1).flatten(1)
         return Evaluation(losses, gradients, nll, validation_nll, validation_accuracy)
 
-    def heads(self, problems: list[int]) -> Heads:
-        """Fitted heads of some problems, on raw features."""
-        theta = self.points.detach()[problems].view(len(problems), self.classes, -1)
-        split = self.split_of[problems]
-        weights = theta[..., :-1] / self.scales[split][:, None]
-        bias = theta[..., -1] - (weights * self.means[split][:, None]).sum(-1)
+    def heads(self, points: Float64[Tensor, "problems size"], splits: list[int]) -> Heads:
+        """Heads on raw features, from points of some splits."""
+        theta = points.view(len(splits), self.classes, -1)
+        weights = theta[..., :-1] / self.scales[splits][:, None]
+        bias = theta[..., -1] - (weights * self.means[splits][:, None]).sum(-1)
         return Heads(weights.float().cpu().numpy(), bias.float().cpu().numpy())
-
-    def _precondition(
-        self, problems: Int64[Tensor, " problems"], points: Float64[Tensor, "problems size"]
-    ) -> Float64[Tensor, "problems size"]:
-        """Inverse of the Hessian at zero, which is (C / classes + l2), C the features' correlation matrix."""
-        theta = points.view(len(problems), self.classes, -1)
-        l2 = self.l2[problems][:, None, None]
-        along = theta[..., :-1] @ self.directions
-        factors = 1 / (self.variances / self.classes + l2) - 1 / l2
-        weights = (along * factors) @ self.directions.T + theta[..., :-1] / l2
-        return torch.cat([weights, theta[..., -1:] * self.classes], -1).flatten(1)
 
 
 def _standardisation(
@@ -269,33 +286,15 @@ def _standardisation(
 ) -> tuple[Float64[Tensor, "splits features"], Float64[Tensor, "splits features"]]:
     """Mean and standard deviation of each split's training rows; a constant feature gets an infinite scale."""
     counts = batch.training.sum(1).double()[:, None]
-    width = batch.features.shape[1]
+    width = batch.rows.width
     sums = torch.zeros(len(counts), width, dtype=torch.float64)
     squares = torch.zeros_like(sums)
-    centre = batch.features[:1].double()  # any point near the data keeps the difference of squares exact
-    for rows in _blocks(len(batch.labels), width):
-        centred, mask = batch.features[rows].double() - centre, batch.training[:, rows].double()
+    centre = batch.rows.block(slice(0, 1))  # any point near the data keeps the difference of squares exact
+    for rows in batch.rows.blocks(width, BLOCK):
+        centred, mask = batch.rows.block(rows) - centre, batch.training[:, rows].double()
         sums += mask @ centred
         squares += mask @ centred.square()
     means = sums / counts
     scales = (squares / counts - means.square()).clamp_min(0).sqrt()
     constant = scales <= CONSTANT * scales.amax(1, keepdim=True)
     return means + centre, scales.masked_fill(constant, float("inf"))
-
-
-def _principal_axes(
-    batch: FeatureBatch, mean: Float64[Tensor, " features"], scale: Float64[Tensor, " features"]
-) -> tuple[Float64[Tensor, " axes"], Float64[Tensor, "features axes"]]:
-    """Variances and directions of the last split's standardised rows."""
-    width = batch.features.shape[1]
-    correlation = torch.zeros(width, width, dtype=torch.float64)
-    for rows in _blocks(len(batch.labels), width):
-        standard = ((batch.features[rows].double() - mean) / scale) * batch.training[-1, rows, None]
-        correlation += standard.T @ standard
-    variances, directions = torch.linalg.eigh(correlation / batch.training[-1].sum())
-    return variances.clamp_min(0), directions
-
-
-def _blocks(rows: int, columns: int) -> Iterator[slice]:
-    size = max(1, BLOCK // columns)
-    return (slice(start, start + size) for start in range(0, rows, size))

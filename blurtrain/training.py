@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +19,7 @@ from blurtrain.config import Config, plain
 from blurtrain.files import remove_partial, sha256, whole_file, write_json, write_text
 from blurtrain.kernels import content, kernel
 from blurtrain.progress import progress, say
+from blurtrain.rows import Rows
 from blurtrain.version import VERSION
 from blurtrain.views import CLEAN, Blur
 
@@ -149,15 +150,17 @@ def _fit_features(
     positions = np.r_[loaded.train, loaded.validation]
     training, validation = _masks(config, loaded)
     copies = len(config.train_views)
-    fit = fitting.fit(
-        np.concatenate([store.read(view, loaded, positions) for view in config.train_views]),
-        np.tile(loaded.labels[positions], copies),
-        np.tile(training, copies),  # a copy stays with its original
-        np.tile(validation, copies),
-        classes=len(loaded.classes),
-        l2=config.head.l2,
-        tolerance=config.head.tolerance,
-    )
+    blocks = (block for view in config.train_views for block in store.blocks(view, loaded, positions))
+    with closing(Rows(blocks, copies * len(positions), ready.backbone.features, store.cache / "scratch")) as rows:
+        fit = fitting.fit(
+            rows,
+            np.tile(loaded.labels[positions], copies),
+            np.tile(training, copies),  # a copy stays with its original
+            np.tile(validation, copies),
+            classes=len(loaded.classes),
+            l2=config.head.l2,
+            tolerance=config.head.tolerance,
+        )
     return fit.trained(), extraction
 
 

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from blurtrain import features, fitting, images, minibatch, sources, training
 from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, MinibatchConfig
 from blurtrain.images import Pixels
+from blurtrain.rows import Rows
 from blurtrain.sources import GlyphSource
 from blurtrain.views import CLEAN, Blur
 from tests.conftest import fill_classes, photograph
@@ -280,7 +281,7 @@ class Watched:
         self.read: list[tuple[Blur, np.ndarray]] = []
         self.fit: dict[str, Any] = {}
         self._wrap(monkeypatch, features, "extract", self._note_extraction)
-        self._wrap(monkeypatch, features.FeatureStore, "read", self._note_reading)
+        self._wrap(monkeypatch, features.FeatureStore, "blocks", self._note_reading)
         self._wrap(monkeypatch, fitting, "fit", self._note_fit)
 
     def _wrap(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, note: Callable[..., None]) -> None:
@@ -299,7 +300,7 @@ class Watched:
         if not self.fit:
             self.read.append((view, positions))
 
-    def _note_fit(self, rows: np.ndarray, labels: np.ndarray, train: np.ndarray, held: np.ndarray, **_: object) -> None:
+    def _note_fit(self, rows: Rows, labels: np.ndarray, train: np.ndarray, held: np.ndarray, **_: object) -> None:
         self.fit = {"rows": rows, "labels": labels, "training": train, "validation": held}
 
 

@@ -21,7 +21,7 @@ HEAVY = ("torch", "torchvision", "pytorch_lightning", "onnxruntime", "albumentat
 LADDER = [
     *("version", "errors", "views", "psf", "convolution", "kernels", "config", "files", "chatter", "progress", "locks"),
     "cores",
-    *("options", "blur", "metrics", "inference", "lbfgs", "store"),
+    *("options", "blur", "metrics", "inference", "rows", "curvature", "lbfgs", "store"),
     *("decoding", "glyphs", "sources", "splits", "images"),
     *("glyphnet", "cutting", "weights", "backbones", "catalogue", "engines", "features", "heads", "fitting"),
     *("runs", "classifier", "transforms", "batches", "minibatch", "sweep", "comparison", "report", "tensorboard"),

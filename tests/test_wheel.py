@@ -20,6 +20,7 @@ EMBEDDED = {"__init__.py", "glyphnet.safetensors", "glyphnet.json", "LICENSE-FON
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 NEEDED = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"]]
 NEEDED_TO_WORK = [*NEEDED, *PROJECT["project"]["optional-dependencies"]["dev"]]
+NEEDED_TO_COMPARE = [*NEEDED_TO_WORK, *PROJECT["project"]["optional-dependencies"]["bench"]]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -106,7 +107,14 @@ def pinned(lock: str) -> set[tuple[str, str]]:
     return {(canonicalize_name(name), version) for name, version in entries}
 
 
-@pytest.mark.parametrize(("lock", "needed"), [("requirements.lock", NEEDED), ("requirements-dev.lock", NEEDED_TO_WORK)])
+@pytest.mark.parametrize(
+    ("lock", "needed"),
+    [
+        ("requirements.lock", NEEDED),
+        ("requirements-dev.lock", NEEDED_TO_WORK),
+        ("requirements-bench.lock", NEEDED_TO_COMPARE),
+    ],
+)
 def test_lock_pins_what_pyproject_needs(lock: str, needed: list[str]) -> None:
     for requirement in map(Requirement, needed):
         versions = {version for name, version in pinned(lock) if name == canonicalize_name(requirement.name)}
@@ -114,7 +122,7 @@ def test_lock_pins_what_pyproject_needs(lock: str, needed: list[str]) -> None:
         assert set(requirement.specifier.filter(versions, prereleases=True)) == versions, requirement
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "requirements-bench.lock"])
 def test_lock_holds_pins_with_hashes_alone(lock: str) -> None:
     """No address or folder: where packages come from is for each machine to say."""
     lines = (ROOT / lock).read_text(encoding="utf-8").splitlines()
@@ -124,3 +132,4 @@ def test_lock_holds_pins_with_hashes_alone(lock: str) -> None:
 
 def test_locks_agree() -> None:
     assert pinned("requirements.lock") <= pinned("requirements-dev.lock")
+    assert pinned("requirements-dev.lock") <= pinned("requirements-bench.lock")
