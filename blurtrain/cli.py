@@ -12,12 +12,14 @@ from jsonargparse import Namespace
 
 from blurtrain.config import Config, plain
 from blurtrain.errors import BlurtrainError, ConfigError
+from blurtrain.lean import put_off
 from blurtrain.options import STRICT_YAML, Parser, suggest
 from blurtrain.progress import one_line
 from blurtrain.version import VERSION
 
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+DRY_RUN = "say what there is to do and about how long it takes, and do nothing"
 MOST_CHARACTERS = 1000  # of an error: a wrong value may be as long as it likes
 
 COMMANDS = {
@@ -38,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _interrupt)
+    put_off()
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_overview())
@@ -118,9 +121,14 @@ def _config(parser: Parser, parsed: Namespace) -> Config:
 
 def _train(words: Sequence[str]) -> None:
     parser = _config_parser("train")
-    config = _config(parser, parser.parse_words(words))
+    parser.add_argument("--dry_run", action="store_true", help=DRY_RUN)
+    parsed = parser.parse_words(words)
+    config = _config(parser, parsed)
     from blurtrain import experiment, report
 
+    if parsed.dry_run:
+        print(experiment.forecast(config, both=False))
+        return
     folder = experiment.train(config)
     print(report.sweep_table(folder))
     _print_skipped([folder])
@@ -130,10 +138,14 @@ def _train(words: Sequence[str]) -> None:
 def _compare(words: Sequence[str]) -> None:
     parser = _config_parser("compare")
     parser.add_argument("arms", nargs="*", type=Path, metavar="RUN", help="finished runs; without them, the config's")
+    parser.add_argument("--dry_run", action="store_true", help=DRY_RUN)
     parsed = parser.parse_words(words)
     config = _config(parser, parsed)
     from blurtrain import experiment, report
 
+    if parsed.dry_run and not parsed.arms:
+        print(experiment.forecast(config, both=True))
+        return
     folder = experiment.compare_runs(parsed.arms) if parsed.arms else experiment.compare(config)
     print(report.terminal_table(experiment.read_comparison(folder)))
     _print_skipped(parsed.arms or [config.baseline().run_folder, config.run_folder])

@@ -118,9 +118,7 @@ def build(
     """
     if choice == "torch" or (choice == "auto" and torch.cuda.is_available()):
         return TorchEngine(backbone)
-    versions = (onnxruntime.__version__, torch.__version__, str(EXPORT_VERSION))
-    key = sha256(backbone.fingerprint(), repr(sample.shape[1:]), *versions)[:16]
-    path = cache / "engines" / f"{backbone.name}-{key}" / "network.onnx"
+    path = export_path(backbone, cache, sample.shape[-1])
     verdict = _stored_verdict(path)
     if verdict is None:
         with held(path.with_name(".lock"), f"exporting {backbone.name}"):
@@ -130,6 +128,13 @@ def build(
         return OnnxEngine(path, backbone.preprocessing)
     say(f"note: torch runs {backbone.name}: {verdict['reason']}")
     return TorchEngine(backbone)
+
+
+def export_path(backbone: FrozenBackbone, cache: Path, side: int) -> Path:
+    """Where the exported network lies once it is made, for square images."""
+    versions = (onnxruntime.__version__, torch.__version__, str(EXPORT_VERSION))
+    key = sha256(backbone.fingerprint(), str(side), *versions)[:16]
+    return cache / "engines" / f"{backbone.name}-{key}" / "network.onnx"
 
 
 def difference(engine: Engine, backbone: FrozenBackbone, sample: Pixels) -> float:

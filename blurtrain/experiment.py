@@ -70,6 +70,20 @@ def compare(config: Config) -> Path:
     return compare_runs([arm.run_folder for arm in arms], config.comparison_folder)
 
 
+def forecast(config: Config, *, both: bool) -> str:
+    """What `train` or, with both arms, `compare` would do and how long it would take; nothing is written.
+
+    Raises:
+        BlurtrainError: As `train`.
+    """
+    arms = [arm for arm in ([config.baseline(), config] if both else [config]) if not runs.is_finished(arm)]
+    if not arms:
+        return f"{config.run_folder} is finished: the results are shown in about a second."
+    from blurtrain import forecast  # imports torch
+
+    return forecast.forecast(arms).text()
+
+
 def compare_runs(folders: Sequence[Path], target: Path | None = None) -> Path:
     """Compare finished runs; what was compared already is not computed again.
 

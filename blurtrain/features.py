@@ -1,7 +1,7 @@
 """Features of images under blurs: each (image, view) passes the frozen backbone once in its life."""
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,8 +29,9 @@ from blurtrain.views import Blur
 
 BLUR_VERSION = 2  # raise it when the same blur would give other pixels
 SHARD_ROWS = 512  # an interrupted extraction repeats at most this many forward passes
+SHARD_ROWS_FOR = 32  # so many images at once; engines that run more have larger shards, or would wait for the disk
 READ_ROWS = 4096  # features read together
-AHEAD = 2  # batches that wait for each running one: work for the engine while a shard is written
+AHEAD = 2  # batches that wait for each running one
 
 Positions = Int64[np.ndarray, " _"]  # of images; as many as the call needs
 
@@ -106,27 +107,27 @@ def extract(
     """Store the features of every wanted (image, view) pair that is not stored yet.
 
     Reading, blurring and the network run side by side, batch by batch, as many at once as the engine can use. What is
-    finished is stored shard by shard meanwhile, so an interrupted extraction goes on where it stopped. Processes that
+    finished is stored shard by shard, so an interrupted extraction goes on where it stopped. Processes that
     want the same views share them out: each is computed by one of them.
 
     Raises:
         StoreError: If the store cannot be read or written.
     """
     tables = {view: store.table(view) for view in wanted}
-    missing = {view: _missing(images, positions, tables[view]) for view, positions in wanted.items()}
-    total = sum(len(positions) for positions in missing.values())
+    absent = {view: missing(images, positions, tables[view]) for view, positions in wanted.items()}
+    total = sum(len(positions) for positions in absent.values())
     distinct = sum(len(np.unique(images.ids[positions])) for positions in wanted.values())
     if total < distinct:
         say(f"{'reusing':<22} {distinct - total} of {distinct} stored features")
     computed = 0
-    unfinished = {view: tables[view].lock for view, positions in missing.items() if len(positions)}
+    unfinished = {view: tables[view].lock for view, positions in absent.items() if len(positions)}
     turns = in_turn(unfinished, "running the same backbone")
     with progress("running the backbone", total, "view") as bar, closing(turns):
         for view in turns:
             remove_partial(tables[view].folder)
             tables[view].refresh()
-            positions = _missing(images, missing[view], tables[view])
-            bar.advance(len(missing[view]) - len(positions))  # another process has done them meanwhile
+            positions = missing(images, absent[view], tables[view])
+            bar.advance(len(absent[view]) - len(positions))  # another process has done them meanwhile
             for shard, features in _shards(images, positions, view, engine, batch_size):
                 _require_finite(features)
                 tables[view].append(images.ids[shard], {"features": features})
@@ -144,7 +145,7 @@ def compute(
         BackboneError: If a feature is not finite.
     """
     parts = []
-    with closing(_batches(images, [positions], view, engine, batch_size)) as batches:
+    with closing(run(images, positions, view, engine, batch_size)) as batches:
         for features in batches:
             parts.append(features)
             _require_finite(features)
@@ -157,39 +158,36 @@ def _require_finite(features: Float32[np.ndarray, "_ features"]) -> None:
         raise BackboneError("the backbone gives values that are not finite: check weights and mean and std")
 
 
-def _missing(images: ImageSet, positions: Positions, table: Table) -> Positions:
+def missing(images: ImageSet, positions: Positions, table: Table) -> Positions:
     """One position for each distinct image that has no row yet."""
     _, first = np.unique(images.ids[positions], return_index=True)
     distinct = positions[np.sort(first)]
-    missing: Positions = distinct[~table.has(images.ids[distinct])]
-    return missing
+    absent: Positions = distinct[~table.has(images.ids[distinct])]
+    return absent
 
 
 def _shards(
     images: ImageSet, positions: Positions, view: Blur, engine: Engine, batch_size: int
 ) -> Iterator[tuple[Positions, Float32[np.ndarray, "rows features"]]]:
-    """Finished shards: some images and their features."""
-    shards = [positions[start : start + SHARD_ROWS] for start in range(0, len(positions), SHARD_ROWS)]
-    with closing(_batches(images, shards, view, engine, batch_size)) as batches:
-        for shard in shards:
-            parts, missing = [], len(shard)
-            while missing:
-                parts.append(next(batches))
-                missing -= len(parts[-1])
-            yield shard, np.concatenate(parts)
+    """Finished shards: some images and their features. Nothing of the next one begins before one is taken."""
+    at_once = engine.parallel * min(batch_size, engine.batch)
+    size = SHARD_ROWS * -(-at_once // SHARD_ROWS_FOR)
+    for start in range(0, len(positions), size):
+        shard = positions[start : start + size]
+        with closing(run(images, shard, view, engine, batch_size)) as batches:
+            yield shard, np.concatenate(list(batches))
 
 
-def _batches(
-    images: ImageSet, shards: Iterable[Positions], view: Blur, engine: Engine, batch_size: int
+def run(
+    images: ImageSet, positions: Positions, view: Blur, engine: Engine, batch_size: int
 ) -> Generator[Float32[np.ndarray, "batch features"], None, None]:
-    """Features batch by batch in the order of the positions; no batch reaches over two shards."""
+    """Features batch by batch in the order of the positions, as many batches side by side as the engine can use."""
     size = min(batch_size, engine.batch)
-    batches = (shard[start : start + size] for shard in shards for start in range(0, len(shard), size))
     pool = ThreadPoolExecutor(engine.parallel, "backbone")
     running: deque[Future[Float32[np.ndarray, "batch features"]]] = deque()
     try:
-        for batch in batches:
-            running.append(pool.submit(_run, engine, images, batch, view))
+        for start in range(0, len(positions), size):
+            running.append(pool.submit(_run, engine, images, positions[start : start + size], view))
             if len(running) == engine.parallel * (1 + AHEAD):
                 yield running.popleft().result()
         while running:

@@ -103,8 +103,9 @@ def fit(
     # The last split is the refit: all that any split is fitted on, validated on nothing.
     refit = training.any(0, keepdims=True)
     every = np.concatenate([training, refit])
+    width = features.width if isinstance(features, Rows) else features.shape[1]
     with (
-        _threads_for(features, len(training) * classes),
+        threads_for(len(features) * width * len(training) * classes),
         progress("fitting heads", len(every) * len(l2), "head") as bar,
     ):
         data = FeatureDataModule(features, labels, every, np.concatenate([validation, np.zeros_like(refit)]))
@@ -126,11 +127,10 @@ def fit(
 
 
 @contextmanager
-def _threads_for(features: Float32[np.ndarray, "rows features"] | Rows, columns: int) -> Iterator[None]:
+def threads_for(multiplications: int) -> Iterator[None]:
     """One thread for small problems: handing each operation to several costs more than it gives."""
     before = torch.get_num_threads()
-    size = len(features) * features.width if isinstance(features, Rows) else features.size
-    torch.set_num_threads(1 if size * columns < WORTH_THREADS else before)
+    torch.set_num_threads(1 if multiplications < WORTH_THREADS else before)
     try:
         yield
     finally:

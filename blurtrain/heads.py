@@ -181,13 +181,13 @@ class ConvexHeads(LightningModule):
         """Solve all problems of the next candidate."""
         l2 = self.path[len(self.candidates)]
         refit = len(self.points) - 1
-        self._curvature = self._curvature or self._curvature_at_refit(batch)
-        solved = [self._solve(batch, torch.tensor([refit]), l2, self._curvature)]
+        self._curvature = self._curvature or self.curvature_at_refit(batch)
+        solved = [self.solve(batch, torch.tensor([refit]), l2, self._curvature)]
         self.points.data[:] = self.points.data[refit]
-        self._curvature = self._curvature_at_refit(batch)
+        self._curvature = self.curvature_at_refit(batch)
         most = max(1, STATE // (self.points.shape[1] * (2 * HISTORY + 8)))
         stacks = [torch.arange(start, min(start + most, refit)) for start in range(0, refit, most)]
-        solved += [self._solve(batch, folds, l2, self._curvature) for folds in stacks]
+        solved += [self.solve(batch, folds, l2, self._curvature) for folds in stacks]
         gradients, converged = zip(*solved, strict=True)
         found = Candidate(
             l2, self.points.detach().clone(), self._means(), len(self.history), max(gradients), all(converged)
@@ -195,12 +195,18 @@ class ConvexHeads(LightningModule):
         self.candidates.append(found)
         self.candidates = [c if c is self.best else replace(c, points=c.points[:0]) for c in self.candidates]
 
-    def _curvature_at_refit(self, batch: FeatureBatch) -> Curvature:
+    def curvature_at_refit(self, batch: FeatureBatch) -> Curvature:
+        """Where the refit is now."""
         point = self.points.detach()[-1].view(self.classes, -1)
         return Curvature(batch.rows, batch.training[-1], self.means[-1], self.scales[-1], point)
 
-    def _solve(
-        self, batch: FeatureBatch, splits: Int64[Tensor, " problems"], l2: float, curvature: Curvature
+    def solve(
+        self,
+        batch: FeatureBatch,
+        splits: Int64[Tensor, " problems"],
+        l2: float,
+        curvature: Curvature,
+        most: int = MAX_ITERATIONS,
     ) -> tuple[float, bool]:
         """Solve some splits as one stack, from where they are: the largest gradient left, and whether it is enough."""
         points = torch.nn.Parameter(self.points.detach()[splits])
@@ -214,7 +220,7 @@ class ConvexHeads(LightningModule):
             self.figures[:, splits[problems.cpu()]] = torch.stack(result[2:]).cpu()
             return result.losses, result.gradients
 
-        for _ in range(MAX_ITERATIONS):
+        for _ in range(most):
             solver.step(objective)
             if int(splits[-1]) == len(self.points) - 2:  # the last stack of folds: the others are solved
                 self.history.append(self._means())

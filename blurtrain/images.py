@@ -4,32 +4,25 @@ Every image is named by the SHA-256 of its decoded pixels at full size. Exact du
 in other formats, therefore share a name, a fold, a group and their features.
 """
 
-import hashlib
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-import PIL
 from jaxtyping import Int32, Int64, UInt8
 
 from blurtrain.config import DataConfig, OnBadImage
-from blurtrain.cores import cores
-from blurtrain.decoding import DECODER_VERSION, Geometry
+from blurtrain.decoding import Geometry
 from blurtrain.errors import DataError
-from blurtrain.files import remove_partial, sha256
-from blurtrain.locks import held
-from blurtrain.progress import progress, say
+from blurtrain.progress import say
+from blurtrain.reading import Bad, decode_missing, keys_of, name_all, pixel_table
+from blurtrain.reduction import reduced
 from blurtrain.sources import Item, Part, Source, open_source, why
 from blurtrain.splits import deal, split
-from blurtrain.store import ID, Ids, Table, row_id
+from blurtrain.store import ID, Ids, Table
 
-SHARD_BYTES = 1 << 25  # an interrupted decoding repeats at most this much
-KEYS_AT_ONCE = 4096  # images handed to the threads together: what waits in memory
 RARE_FORMAT = 0.02  # a format below this share of the images is worth a look
 
 
@@ -152,25 +145,39 @@ def load(
             counted, the first named.
         StoreError: If the store cannot be read or written.
     """
-    whole = open_source(config)
+    whole = reduced(open_source(config), geometry)
     for note in whole.notes:
         say(note)
     bad: Bad = {}
     pixels: Pixels
     if cache is False:
-        ids, sizes = _name_all(whole, geometry, bad)
+        ids, sizes = name_all(whole, geometry, bad)
         source = _without(whole, bad, on_bad_image)
         ids, sizes = ids[source.indices], sizes[source.indices]
         pixels = DecodedPixels(source, geometry)
     else:
-        table, keys = _pixel_table(geometry, cache), _keys(whole, bad)
-        _decode_missing(whole, keys, geometry, table, bad)
+        table, keys = pixel_table(geometry, cache), keys_of(whole, bad)
+        decode_missing(whole, keys, geometry, table, bad)
         source = _without(whole, bad, on_bad_image)
         keys = keys[source.indices]
         ids = table.read(keys, "content").reshape(len(keys), ID.itemsize).view(ID)[:, 0]
         sizes = table.read(keys, "size")
         pixels = StoredPixels(table, keys)
     _mention_rare_formats(source)
+    return _image_set(config, geometry, whole, source, bad, ids, sizes, pixels)
+
+
+def _image_set(
+    config: DataConfig,
+    geometry: Geometry,
+    whole: Source,
+    source: Part,
+    bad: Bad,
+    ids: Ids,
+    sizes: Int32[np.ndarray, "images 2"],
+    pixels: Pixels,
+) -> ImageSet:
+    """Images whose names by content are known, split."""
     labels = np.array([item.label for item in source.items], np.int64)
     train, validation, test = split(source.items, ids, labels, config.test_fraction)
     _require_every_class(source, labels, train, test, len(bad))
@@ -191,7 +198,41 @@ def load(
     )
 
 
-Bad = dict[int, str]  # what is wrong with the images that cannot be used, by their index in the source
+@dataclass(frozen=True)
+class Survey:
+    """What is known of images before any is decoded.
+
+    Args:
+        images: Named by their content where that is known, else by their files; split accordingly. Pixels are decoded
+            when they are read.
+        unread: Positions of images that are not stored yet.
+    """
+
+    images: ImageSet
+    unread: Int64[np.ndarray, " unread"]
+
+
+def survey(config: DataConfig, geometry: Geometry, cache: Path | Literal[False]) -> Survey:
+    """Look at images without decoding or storing any.
+
+    Raises:
+        DataError: If the source cannot be used.
+        StoreError: If the store cannot be read.
+    """
+    whole = reduced(open_source(config), geometry)
+    bad: Bad = {}
+    ids = keys_of(whole, bad)
+    source = _without(whole, bad, "skip")
+    ids = ids[source.indices]
+    unread, sizes = np.ones(len(ids), bool), np.full((len(ids), 2), geometry.resize, np.int32)
+    if cache is not False:
+        table = pixel_table(geometry, cache)
+        unread = ~table.has(ids)
+        if not unread.all():
+            keys = ids[~unread]
+            ids[~unread] = table.read(keys, "content").reshape(len(keys), ID.itemsize).view(ID)[:, 0]
+    loaded = _image_set(config, geometry, whole, source, bad, ids, sizes, DecodedPixels(source, geometry))
+    return Survey(loaded, np.flatnonzero(unread))
 
 
 def _without(source: Source, bad: Bad, on_bad_image: OnBadImage) -> Part:
@@ -207,110 +248,6 @@ def _without(source: Source, bad: Bad, on_bad_image: OnBadImage) -> Part:
             raise DataError(f"{told}: no image is left")
         say(f"note: {told}: left out")
     return Part(source, good)
-
-
-def _pixel_table(geometry: Geometry, cache: Path) -> Table:
-    key = {
-        "kind": "pixels",
-        "resize": geometry.resize,
-        "crop": geometry.crop,
-        "interpolation": geometry.interpolation,
-        "decoder": DECODER_VERSION,
-        "pillow": PIL.__version__,
-    }
-    return Table(cache / "pixels" / f"{geometry.crop}-{sha256(repr(key))[:8]}", key)
-
-
-def _keys(source: Source, bad: Bad) -> Ids:
-    """What each item is before decoding, read by several threads; nothing where it is bad."""
-    keys = np.zeros(len(source.items), ID)
-    with ThreadPoolExecutor(cores()) as pool:
-        for chunk in _chunks(np.arange(len(keys)), KEYS_AT_ONCE):
-            for index, key in zip(chunk.tolist(), pool.map(lambda i: _key(source, i), chunk.tolist()), strict=True):
-                if isinstance(key, str):
-                    bad[index] = key
-                else:
-                    keys[index] = key
-    return keys
-
-
-def _key(source: Source, index: int) -> bytes | str:
-    try:
-        return row_id(source.key(index))
-    except (DataError, OSError) as error:
-        return why(error)
-
-
-def _decode_missing(source: Source, keys: Ids, geometry: Geometry, table: Table, bad: Bad) -> None:
-    """Store the pixels of every image that is not stored yet, shard by shard."""
-    if table.has(keys[keys != b""]).all():
-        return
-    with held(table.lock, "reading the same images"):
-        remove_partial(table.folder)
-        table.refresh()
-        found, first = np.unique(keys, return_index=True)
-        missing = np.sort(first[~table.has(found) & (found != b"")])
-        for chunk, rows in _decoded(source, missing, geometry, bad):
-            pixels, content, size = (np.stack(column) for column in zip(*rows, strict=True))
-            table.append(keys[chunk], {"pixels": pixels, "content": content, "size": size})
-    for index in [index for index in bad if keys[index]]:
-        bad.update(dict.fromkeys(np.flatnonzero(keys == keys[index]).tolist(), bad[index]))  # the same bytes elsewhere
-
-
-def _name_all(source: Source, geometry: Geometry, bad: Bad) -> tuple[Ids, Int32[np.ndarray, "images 2"]]:
-    """Content name and size of every image; the pixels are let go."""
-    ids, sizes = np.empty(len(source.items), ID), np.empty((len(source.items), 2), np.int32)
-    for chunk, rows in _decoded(source, np.arange(len(ids)), geometry, bad):
-        ids[chunk] = [content.tobytes() for _, content, _ in rows]
-        sizes[chunk] = [size for _, _, size in rows]
-    return ids, sizes
-
-
-def _decoded(
-    source: Source, wanted: Int64[np.ndarray, " images"], geometry: Geometry, bad: Bad
-) -> Iterator[tuple[Int64[np.ndarray, " rows"], list["_Row"]]]:
-    """Decode images by several threads, in pieces that fit in memory; what is wrong with the others goes into `bad`."""
-    piece = max(1, SHARD_BYTES // (3 * geometry.crop**2))
-    with (
-        warnings.catch_warnings(),
-        progress("reading images", len(wanted)) as bar,
-        ThreadPoolExecutor(cores()) as pool,
-    ):
-        # Too large images are refused by `decode`, and odd ones that still decode are no news to the user.
-        warnings.filterwarnings("ignore", module="PIL")
-        for chunk in _chunks(wanted, piece):
-            rows = []
-            try:
-                for row in pool.map(lambda index: _row(source, index, geometry), chunk.tolist()):
-                    rows.append(row)
-                    bar.advance()
-            except KeyboardInterrupt:
-                pool.shutdown(cancel_futures=True)
-                raise
-            bad.update({index: row for index, row in zip(chunk.tolist(), rows, strict=True) if isinstance(row, str)})
-            good = [(index, row) for index, row in zip(chunk, rows, strict=True) if not isinstance(row, str)]
-            if good:
-                yield np.array([index for index, _ in good]), [row for _, row in good]
-
-
-_Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # pixels, content id, width and height
-
-
-def _row(source: Source, index: int, geometry: Geometry) -> _Row | str:
-    try:
-        image = source.decode(index)
-        pixels = geometry.apply(image)
-    except (DataError, OSError) as error:
-        return why(error)
-    content = hashlib.sha256(f"{image.width}x{image.height}".encode())
-    content.update(image.tobytes())
-    name = np.frombuffer(row_id(content.hexdigest()), np.uint8)
-    return pixels, name, np.array(image.size, np.int32)
-
-
-def _chunks(values: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
 
 
 def _mention_rare_formats(source: Source) -> None:

@@ -1,11 +1,27 @@
 """What a user sees while a long step runs: a bar on a terminal, one line with figures elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tqdm import tqdm
+
+STAT = Path("/proc/self/stat")  # Linux
+
+
+def started() -> float:
+    """Seconds since this process began, imports of libraries included."""
+    try:
+        fields = STAT.read_text(encoding="ascii").rpartition(")")[2].split()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):  # no Linux
+        return time.monotonic() - _IMPORTED
+
+
+_IMPORTED = time.monotonic()
 
 
 class Progress:

@@ -12,12 +12,15 @@ from PIL import Image
 
 from blurtrain import glyphs
 from blurtrain.config import EMBEDDED, DataConfig
-from blurtrain.decoding import SUFFIXES, decode
+from blurtrain.decoding import FORMATS, SUFFIXES, decode
 from blurtrain.errors import DataError
 from blurtrain.files import file_sha256
 
 MOST_BYTES = 2**30  # of a file: 16-bit colour of the most pixels that are decoded, and room to spare
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+
+
+Header = tuple[str, int, int]  # format, width and height
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,11 @@ class Source(Protocol):
     def key(self, index: int) -> str:
         """SHA-256 of what will be decoded: the file's bytes, or a drawing's recipe."""
 
-    def decode(self, index: int) -> Image.Image:
-        """The image in RGB at full size."""
+    def decode(self, index: int, scale: int = 1) -> Image.Image:
+        """The image in RGB, a JPEG perhaps at a part of its size."""
+
+    def header(self, index: int) -> Header | None:
+        """What a file says of itself before it is decoded; nothing where it says nothing."""
 
 
 class GlyphSource:
@@ -78,9 +84,13 @@ class GlyphSource:
         """SHA-256 of the recipe and of everything that draws it."""
         return glyphs.recipe_key(self._glyphs[index])
 
-    def decode(self, index: int) -> Image.Image:
+    def decode(self, index: int, scale: int = 1) -> Image.Image:  # noqa: ARG002 - a drawing has one size
         """The drawing."""
         return Image.fromarray(glyphs.draw(self._glyphs[index]))
+
+    def header(self, index: int) -> Header | None:  # noqa: ARG002 - it is no file
+        """Nothing."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -114,9 +124,13 @@ class Part:
         """What the whole has for it."""
         return self.whole.key(self.indices[index])
 
-    def decode(self, index: int) -> Image.Image:
-        """The image in RGB at full size."""
-        return self.whole.decode(self.indices[index])
+    def decode(self, index: int, scale: int = 1) -> Image.Image:
+        """The image in RGB, a JPEG perhaps at a part of its size."""
+        return self.whole.decode(self.indices[index], scale)
+
+    def header(self, index: int) -> Header | None:
+        """What the whole has for it."""
+        return self.whole.header(self.indices[index])
 
 
 class FolderSource:
@@ -210,9 +224,17 @@ class FolderSource:
         """SHA-256 of the file's bytes."""
         return file_sha256(self._file(index))
 
-    def decode(self, index: int) -> Image.Image:
+    def decode(self, index: int, scale: int = 1) -> Image.Image:
         """The image as the network's users see it: first frame, upright, in RGB."""
-        return decode(self._file(index).read_bytes())
+        return decode(self._file(index).read_bytes(), scale)
+
+    def header(self, index: int) -> Header | None:
+        """Format, width and height; nothing for what is no image, which shows when it is decoded."""
+        try:
+            with Image.open(self._file(index), formats=FORMATS) as image:
+                return str(image.format), image.width, image.height
+        except Exception:  # damaged bytes make Pillow raise many things
+            return None
 
     def _file(self, index: int) -> Path:
         """An image's path; whatever would never end when it is read, such as a pipe, is refused."""

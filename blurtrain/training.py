@@ -129,7 +129,7 @@ def _say_what_is_trained(config: Config, ready: Prepared) -> None:
     )
 
 
-def _wanted(config: Config, loaded: images.ImageSet) -> dict[Blur, Int64[np.ndarray, " images"]]:
+def wanted(config: Config, loaded: images.ImageSet) -> dict[Blur, Int64[np.ndarray, " images"]]:
     """Which images are needed in which view: fitting and validation in the arm's views, the test in the sweep's."""
     fitted = np.r_[loaded.train, loaded.validation]
     views = dict.fromkeys((*config.train_views, *config.test_views))
@@ -146,7 +146,7 @@ def _fit_features(
 ) -> tuple[heads.Trained, features.Extraction]:
     """The convex heads, on features that are stored where they are not yet."""
     loaded = ready.images
-    extraction = features.extract(loaded, _wanted(config, loaded), ready.engine, store, config.batch_size)
+    extraction = features.extract(loaded, wanted(config, loaded), ready.engine, store, config.batch_size)
     positions = np.r_[loaded.train, loaded.validation]
     training, validation = _masks(config, loaded)
     copies = len(config.train_views)

@@ -52,7 +52,7 @@ import torchvision  # noqa: F401
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
-from blurtrain import batches, cli, engines, features, fitting, images, minibatch, store, training  # noqa: F401
+from blurtrain import batches, cli, engines, features, fitting, images, minibatch, reading, store, training  # noqa: F401
 
 SHARD = 16  # images of a shard
 SIDE = 64  # px of the embedded images
@@ -66,7 +66,7 @@ PATIENCE = 300  # seconds after which a process that should have ended hangs
 SIGNALLED = 5.0  # seconds within which a signal must end a process
 INTERRUPTED = "blurtrain: interrupted; the same command goes on from what is stored"
 PHASES: dict[str, tuple[Any, str]] = {
-    "decoding": (images, "_decode_missing"),
+    "decoding": (images, "decode_missing"),
     "extraction": (features, "extract"),
     "fitting": (fitting, "fit"),
     "sweep": (training, "_sweep"),
@@ -199,7 +199,7 @@ def _leave(code: int) -> NoReturn:
 def _watch(pipe: int, counts: Counts, die_at_write: int | None) -> None:
     """Make this process say where it is, count what it does, and have small shards."""
     features.SHARD_ROWS = SHARD
-    images.SHARD_BYTES = SHARD * 3 * SIDE**2
+    reading.SHARD_BYTES = SHARD * 3 * SIDE**2
 
     def told(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -212,7 +212,7 @@ def _watch(pipe: int, counts: Counts, die_at_write: int | None) -> None:
 
     for phase, (module, name) in PHASES.items():
         setattr(module, name, told(phase, getattr(module, name)))
-    decode, compute = images._row, features._require_finite
+    decode, compute = reading._row, features._require_finite
 
     def row(*args: Any) -> Any:  # noqa: ANN401
         counts.add(0, 1)
@@ -222,7 +222,7 @@ def _watch(pipe: int, counts: Counts, die_at_write: int | None) -> None:
         counts.add(1, len(shard))
         compute(shard)
 
-    for module, name, function in ((images, "_row", row), (features, "_require_finite", finite)):
+    for module, name, function in ((reading, "_row", row), (features, "_require_finite", finite)):
         setattr(module, name, function)
     sys.addaudithook(_on_writing(pipe, die_at_write))
 

@@ -467,8 +467,8 @@ BUGS = (
     # images
     Bug(
         "content without the size",
-        "images",
-        'hashlib.sha256(f"{image.width}x{image.height}".encode())',
+        "reading",
+        "hashlib.sha256(f\"{image.width}x{image.height}{f' 1/{scale}' if scale > 1 else ''}\".encode())",
         "hashlib.sha256()",
         "test_images.py::test_images_of_other_shape_with_the_same_bytes_differ",
         "different images share their features",
@@ -483,7 +483,7 @@ BUGS = (
     ),
     Bug(
         "pixels stored without their interpolation",
-        "images",
+        "reading",
         '        "interpolation": geometry.interpolation,\n',
         "",
         "test_images.py::test_other_geometry_never_gives_these_pixels",
@@ -635,6 +635,22 @@ BUGS = (
         "blur_pixels(pixels, view)",
         "test_engines.py::test_engine_blurs_and_then_normalises",
         "every network sees images that it was not trained on",
+    ),
+    Bug(
+        "reduced though another format has the same picture",
+        "reduction",
+        " or _sides(header) in others",
+        "",
+        "test_reduction.py::test_duplicate_in_another_format_keeps_its_name",
+        "the same photograph as JPEG and as PNG is in training and in test",
+    ),
+    Bug(
+        "reduced and full pixels under one key",
+        "reduction",
+        'return key if scale == 1 else sha256(key, f"1/{scale}")',
+        "return key",
+        "test_reduction.py::test_key_tells_how_it_is_decoded",
+        "a photograph has other pixels than its name says when a file of another format is added",
     ),
     # features
     Bug(

@@ -357,9 +357,9 @@ def forward_passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     for kind in (engines.OnnxEngine, engines.TorchEngine):
         run: Any = kind.__call__
 
-        def counted(self: Any, images_: np.ndarray, run: Any = run) -> Any:  # noqa: ANN401
-            sizes.append(len(images_))
-            return run(self, images_)
+        def counted(self: Any, pixels: np.ndarray, view: Blur, run: Any = run) -> Any:  # noqa: ANN401
+            sizes.append(len(pixels))
+            return run(self, pixels, view)
 
         monkeypatch.setattr(kind, "__call__", counted)
     return iter([sizes])

@@ -327,6 +327,21 @@ def test_error_while_storing_surfaces(photos: ImageSet, store: FeatureStore, mon
     assert threads_left() == []
 
 
+@pytest.mark.parametrize(("parallel", "batch_size", "rows"), [(2, 4, 6), (2, 16, 6), (3, 16, 12), (2, 64, 24)])
+def test_shards_grow_with_what_the_engine_runs_at_once(
+    photos: ImageSet, store: FeatureStore, parallel: int, batch_size: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "SHARD_ROWS", 6)
+    sizes = []
+
+    def note(_table: Table, ids: np.ndarray, _columns: object) -> None:
+        sizes.append(len(ids))
+
+    monkeypatch.setattr(Table, "append", note)
+    extract(photos, {SLIGHT: photos.train}, CountingEngine(parallel=parallel), store, batch_size)
+    assert sizes == [rows] * (24 // rows)
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_batches_are_never_larger_than_asked(photos: ImageSet, store: FeatureStore, batch_size: int) -> None:
     engine = CountingEngine()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blurtrain import images, sources
+from blurtrain import reading, sources
 from blurtrain.config import DataConfig, GlyphsConfig
 from blurtrain.decoding import Geometry, decode
 from blurtrain.errors import DataError
@@ -35,9 +35,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sizes in bytes of all files that are decoded from now on."""
     sizes: list[int] = []
 
-    def counting(data: bytes) -> Image.Image:
+    def counting(data: bytes, scale: int) -> Image.Image:
         sizes.append(len(data))
-        return decode(data)
+        return decode(data, scale)
 
     monkeypatch.setattr(sources, "decode", counting)
     return sizes
@@ -312,15 +312,15 @@ def test_interrupted_decoding_keeps_finished_shards(
     photo_folder: Path, read: Callable[..., ImageSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard = 10
-    monkeypatch.setattr(images, "SHARD_BYTES", shard * 3 * GEOMETRY.crop**2)
+    monkeypatch.setattr(reading, "SHARD_BYTES", shard * 3 * GEOMETRY.crop**2)
     count = 0
 
-    def interrupted(data: bytes) -> Image.Image:
+    def interrupted(data: bytes, scale: int) -> Image.Image:
         nonlocal count
         count += 1
         if count == 25:
             raise KeyboardInterrupt
-        return decode(data)
+        return decode(data, scale)
 
     monkeypatch.setattr(sources, "decode", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -136,9 +136,9 @@ class PoisonedPixels(GlyphSource):
         key = super().key(index)
         return f"{'noise' if self.items[index].split == 'test' else ''}{key}"
 
-    def decode(self, index: int) -> Image.Image:
+    def decode(self, index: int, scale: int = 1) -> Image.Image:
         if self.items[index].split != "test":
-            return super().decode(index)
+            return super().decode(index, scale)
         return Image.fromarray(np.random.default_rng(index).integers(0, 256, (64, 64, 3), dtype=np.uint8))
 
 

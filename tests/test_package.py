@@ -19,13 +19,26 @@ HEAVY = ("torch", "torchvision", "pytorch_lightning", "onnxruntime", "albumentat
 
 # Ground floor first: a module imports only modules that stand before it, inside functions too.
 LADDER = [
-    *("version", "errors", "views", "psf", "convolution", "kernels", "config", "files", "chatter", "progress", "locks"),
+    *(
+        "lean",
+        "version",
+        "errors",
+        "views",
+        "psf",
+        "convolution",
+        "kernels",
+        "config",
+        "files",
+        "chatter",
+        "progress",
+        "locks",
+    ),
     "cores",
     *("options", "blur", "metrics", "inference", "rows", "curvature", "lbfgs", "store"),
-    *("decoding", "glyphs", "sources", "splits", "images"),
+    *("decoding", "glyphs", "sources", "splits", "reduction", "reading", "images"),
     *("glyphnet", "cutting", "weights", "backbones", "catalogue", "engines", "features", "heads", "fitting"),
     *("runs", "classifier", "transforms", "batches", "minibatch", "sweep", "comparison", "report", "tensorboard"),
-    *("training", "experiment", "previews", "pretrain", "cli"),
+    *("training", "forecast", "experiment", "previews", "pretrain", "cli"),
 ]
 OUTSIDE = ["__init__", "__main__"]  # names for users: they stand on top
 MOST_LINES = 400
@@ -54,6 +67,25 @@ def modules_after(statement: str, watched: tuple[str, ...]) -> list[str]:
 
 def test_import_takes_no_heavy_library() -> None:
     assert modules_after("import blurtrain, blurtrain.cli", HEAVY) == []
+
+
+def test_a_command_takes_no_signal_processing() -> None:
+    statement = "from blurtrain.lean import put_off; put_off(); import blurtrain.training"
+    assert modules_after(statement, ("torchmetrics", "scipy.signal.windows", "scipy.stats")) == ["torchmetrics"]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import scipy.signal; scipy.signal.convolve",
+        "from scipy.signal import convolve",
+        "from scipy import signal; signal.convolve",
+        "import scipy.signal.windows; scipy.signal.windows.hann",
+        "from scipy.signal.windows import hann",
+    ],
+)
+def test_what_is_put_off_is_there_for_who_uses_it(use: str) -> None:
+    assert modules_after(f"from blurtrain.lean import put_off; put_off(); {use}", ("scipy.signal.windows",))
 
 
 def test_comparing_and_reporting_take_no_torch() -> None:

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
-from torch.utils.tensorboard import SummaryWriter
 
 from blurtrain import report, tensorboard, training
 from blurtrain.config import Config
@@ -187,7 +186,7 @@ def test_an_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(SummaryWriter, "add_images", interrupted)
+    monkeypatch.setattr(tensorboard, "hparams", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -200,7 +199,7 @@ def test_an_interrupted_writing_keeps_the_file_that_was_there(tmp_path: Path, mo
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(SummaryWriter, "add_images", interrupted)
+    monkeypatch.setattr(tensorboard, "hparams", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, 0.75)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,0 +1,243 @@
+"""What a command would do and how long it would take, before anything is done: `--dry_run`.
+
+Counts come from what is stored and what is not; times from about two seconds of the real steps on the user's own
+images. Nothing is written.
+"""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+
+from blurtrain import backbones, engines, features, images, training
+from blurtrain.chatter import silence
+from blurtrain.config import Config
+from blurtrain.cores import cores
+from blurtrain.engines import Engine
+from blurtrain.fitting import threads_for
+from blurtrain.heads import ConvexHeads, FeatureDataModule
+from blurtrain.images import ImageSet
+from blurtrain.progress import started
+from blurtrain.store import ID
+from blurtrain.views import Blur
+
+DECODING, RUNNING = 0.7, 1.2  # seconds of calibration
+SAMPLE = 256  # images at most that are decoded for it
+FIT_ROWS = 4096  # rows at most on which the fit is timed
+REFIT_STEPS, FOLD_STEPS = 11, 18  # of the solver for one penalty, on digits and photographs alike
+CRC = 4  # bytes of a checksum
+WRITING = 2.5e-6  # seconds for one prediction of one head: table, metrics and statistics
+AFTERWARDS = 0.45  # of the time that starting took: further imports, events and pictures
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a forecast.
+
+    Args:
+        name: Of the step.
+        what: How much there is to do, in words.
+        seconds: About how long it takes.
+    """
+
+    name: str
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What would be done.
+
+    Args:
+        steps: In their order.
+        decoded: Images that would be decoded and stored.
+        forward_passes: Images that would pass the backbone.
+        reused: Features that are stored already.
+        stored: Bytes that the store would grow by.
+    """
+
+    steps: tuple[Step, ...]
+    decoded: int
+    forward_passes: int
+    reused: int
+    stored: int
+
+    @property
+    def seconds(self) -> float:
+        """About how long all of it takes."""
+        return sum(step.seconds for step in self.steps)
+
+    def text(self) -> str:
+        """Lines for people."""
+        lines = [f"{step.name:<10}{step.what:<66} about {_duration(step.seconds)}" for step in self.steps]
+        lines.append(f"{'store':<10}{self.stored / 1e6:,.1f} MB more")
+        lines.append(f"In all about {_duration(self.seconds)}, judged by two seconds of it; nothing was written.")
+        return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Decoded images in place of a set's own."""
+
+    pixels: UInt8[np.ndarray, "sample 3 height width"]
+
+    def read(self, positions: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3 height width"]:
+        return np.take(self.pixels, positions % len(self.pixels), axis=0)
+
+
+def forecast(arms: Sequence[Config]) -> Forecast:
+    """What training some arms of one experiment would do.
+
+    Args:
+        arms: That are not finished yet; at least one.
+
+    Raises:
+        BlurtrainError: As `blurtrain.training.prepare`.
+    """
+    silence()
+    config = arms[-1]
+    backbone = backbones.load(config.backbone)
+    geometry = backbone.preprocessing.geometry
+    survey = images.survey(config.data, geometry, config.cache)
+    start = started()
+    decoding, sample = _decode(survey, 1 if config.cache is False else cores())
+    sampled = replace(survey.images, pixels=_Sample(sample))
+    if config.cache is False:
+        return _on_images(arms, survey.images, sampled, engines.TorchEngine(backbone), decoding, start)
+    with tempfile.TemporaryDirectory() as aside:
+        is_stored = engines.export_path(backbone, config.cache, geometry.crop).exists()
+        exporting = time.perf_counter()
+        engine = engines.build(backbone, config.engine, config.cache if is_stored else Path(aside), sample[:8])
+        exporting = time.perf_counter() - exporting
+        store = features.store_for(backbone, engine, config.cache)
+        wanted = _wanted(arms, survey.images)
+        absent = {view: features.missing(survey.images, some, store.table(view)) for view, some in wanted.items()}
+        running = _run(sampled, {view: len(some) for view, some in absent.items()}, engine, config.batch_size)
+    distinct = sum(len(np.unique(survey.images.ids[some])) for some in wanted.values())
+    passes = sum(map(len, absent.values()))
+    fits = [_fit(arm, survey.images, backbone.features) for arm in arms]
+    rows = " and ".join(f"{rows:,}" for rows, _ in fits)
+    heads = len(arms) * len(config.head.l2) * (_folds(config, survey.images) + 1)
+    steps = (
+        Step("start", f"libraries, {backbone.name}, {len(survey.images.ids):,} files", start + exporting),
+        Step("images", f"{len(survey.unread):,} to read", decoding * len(survey.unread)),
+        Step("backbone", f"{passes:,} forward passes, {distinct - passes:,} reused", running),
+        Step("heads", f"{heads} on {rows} rows of {backbone.features} features", sum(seconds for _, seconds in fits)),
+        Step("results", "predictions, tables, events, pictures", _results(arms, survey.images, start)),
+    )
+    pixel_row = 3 * geometry.crop**2 + 2 * ID.itemsize + 8 + 3 * CRC
+    feature_row = 4 * backbone.features + ID.itemsize + CRC
+    stored = len(survey.unread) * pixel_row + passes * feature_row
+    return Forecast(steps, len(survey.unread), passes, distinct - passes, stored)
+
+
+def _wanted(arms: Sequence[Config], loaded: ImageSet) -> dict[Blur, Int64[np.ndarray, " images"]]:
+    """What all arms need together."""
+    merged: dict[Blur, Int64[np.ndarray, " images"]] = {}
+    for arm in arms:
+        for view, positions in training.wanted(arm, loaded).items():
+            merged[view] = np.union1d(merged.get(view, positions), positions)
+    return merged
+
+
+def _decode(survey: images.Survey, threads: int) -> tuple[float, UInt8[np.ndarray, "sample 3 height width"]]:
+    """Seconds an image, and some decoded ones."""
+    every = survey.unread if len(survey.unread) else np.arange(len(survey.images.ids))
+    chosen = every[:: -(-len(every) // SAMPLE)]
+    decoded: list[np.ndarray] = []
+    start = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        for first in range(0, len(chosen), 2 * threads):
+            some = chosen[first : first + 2 * threads, None]
+            decoded += pool.map(survey.images.read_pixels, some)
+            if time.perf_counter() - start > DECODING:
+                break
+    return (time.perf_counter() - start) / len(decoded), np.concatenate(decoded)
+
+
+def _run(sampled: ImageSet, counts: dict[Blur, int], engine: Engine, batch_size: int) -> float:
+    """Seconds for so many images in each view."""
+    needed = {view: count for view, count in counts.items() if count}
+    total = 0.0
+    few = np.arange(2 * engine.parallel * min(batch_size, engine.batch, 32))
+    for view, count in needed.items():
+        list(features.run(sampled, few[: len(few) // 2], view, engine, batch_size))  # fills caches
+        start, done = time.perf_counter(), 0
+        while done == 0 or time.perf_counter() - start < RUNNING / len(needed):
+            done += sum(map(len, features.run(sampled, few, view, engine, batch_size)))
+        total += count * (time.perf_counter() - start) / done
+    return total
+
+
+def _folds(config: Config, loaded: ImageSet) -> int:
+    return 1 if len(loaded.validation) else config.head.folds
+
+
+def _fit(arm: Config, loaded: ImageSet, width: int) -> tuple[int, float]:
+    """Rows of an arm, and seconds of its fit, judged by a few steps on random rows."""
+    rows = len(arm.train_views) * (len(loaded.train) + len(loaded.validation))
+    classes, folds = len(loaded.classes), _folds(arm, loaded)
+    some = [rows] if rows <= FIT_ROWS else [FIT_ROWS // 4, FIT_ROWS]
+    with threads_for(rows * width * folds * classes):
+        taken = [_penalty(count, width, classes, folds) for count in some]
+    growth = 0.0 if len(some) == 1 else max(0.0, (taken[1] - taken[0]) / (some[1] - some[0]))
+    return rows, len(arm.head.l2) * (taken[-1] + growth * (rows - some[-1]))
+
+
+def _penalty(rows: int, width: int, classes: int, folds: int) -> float:
+    """Seconds of all heads of one penalty, on so many rows."""
+    generator = np.random.default_rng(0)
+    random = generator.standard_normal((rows, width), np.float32)
+    labels, mask = generator.integers(classes, size=rows), np.ones((folds + 1, rows), bool)
+    batch = FeatureDataModule(random, labels, mask, mask).batch
+    module = ConvexHeads(batch, classes, (0.1,), 1e-9)
+    start = time.perf_counter()
+    curvature = module.curvature_at_refit(batch)
+    curvature.inverse(0.1)
+    seconds = 2 * (time.perf_counter() - start)  # there is another penalty to invert it with, too
+    for splits, steps in ((torch.tensor([folds]), REFIT_STEPS), (torch.arange(folds), FOLD_STEPS)):
+        start = time.perf_counter()
+        module.solve(batch, splits, 0.1, curvature, most=4)
+        seconds += steps / 4 * (time.perf_counter() - start)
+    return seconds
+
+
+def _results(arms: Sequence[Config], loaded: ImageSet, start: float) -> float:
+    heads = _folds(arms[-1], loaded) + 1
+    return AFTERWARDS * start + WRITING * len(arms) * heads * len(loaded.test) * len(arms[-1].test_views)
+
+
+def _on_images(
+    arms: Sequence[Config], loaded: ImageSet, sampled: ImageSet, engine: Engine, decoding: float, start: float
+) -> Forecast:
+    """Where nothing is stored, every image is decoded, blurred and run anew in every epoch."""
+    counts: dict[Blur, int] = {}
+    for arm in arms:
+        often = arm.minibatch.epochs + 1  # and once more for the held-out images
+        for view in arm.train_views:
+            counts[view] = counts.get(view, 0) + often * (len(loaded.train) + len(loaded.validation))
+        for view in arm.test_views:
+            counts[view] = counts.get(view, 0) + len(loaded.test)
+    passes = sum(counts.values())
+    seconds = _run(sampled, counts, engine, arms[-1].batch_size) + passes * decoding
+    steps = (
+        Step(
+            "start", f"libraries, {len(loaded.ids):,} files named by their content", start + decoding * len(loaded.ids)
+        ),
+        Step("training", f"{passes:,} images decoded, blurred and run; nothing is stored", seconds),
+        Step("results", "predictions, tables, events, pictures", _results(arms, loaded, start)),
+    )
+    return Forecast(steps, 0, passes, 0, 0)

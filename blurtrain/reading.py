@@ -1,0 +1,131 @@
+"""Read and decode the images of a source by several threads, and store their pixels."""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import PIL
+from jaxtyping import Int32, Int64
+
+from blurtrain.cores import cores
+from blurtrain.decoding import DECODER_VERSION, REDUCED, Geometry
+from blurtrain.errors import DataError
+from blurtrain.files import remove_partial, sha256
+from blurtrain.locks import held
+from blurtrain.progress import progress
+from blurtrain.sources import Source, why
+from blurtrain.store import ID, Ids, Table, row_id
+
+SHARD_BYTES = 1 << 25  # an interrupted decoding repeats at most this much
+KEYS_AT_ONCE = 4096  # images handed to the threads together: what waits in memory
+
+Bad = dict[int, str]  # what is wrong with the images that cannot be used, by their index in the source
+
+
+def pixel_table(geometry: Geometry, cache: Path) -> Table:
+    """Where decoded pixels are stored."""
+    key = {
+        "kind": "pixels",
+        "resize": geometry.resize,
+        "crop": geometry.crop,
+        "interpolation": geometry.interpolation,
+        "decoder": DECODER_VERSION,
+        "pillow": PIL.__version__,
+    }
+    return Table(cache / "pixels" / f"{geometry.crop}-{sha256(repr(key))[:8]}", key)
+
+
+def keys_of(source: Source, bad: Bad) -> Ids:
+    """What each item is before decoding, read by several threads; nothing where it is bad."""
+    keys = np.zeros(len(source.items), ID)
+    with ThreadPoolExecutor(cores()) as pool:
+        for chunk in _chunks(np.arange(len(keys)), KEYS_AT_ONCE):
+            for index, key in zip(chunk.tolist(), pool.map(lambda i: _key(source, i), chunk.tolist()), strict=True):
+                if isinstance(key, str):
+                    bad[index] = key
+                else:
+                    keys[index] = key
+    return keys
+
+
+def _key(source: Source, index: int) -> bytes | str:
+    try:
+        return row_id(source.key(index))
+    except (DataError, OSError) as error:
+        return why(error)
+
+
+def decode_missing(source: Source, keys: Ids, geometry: Geometry, table: Table, bad: Bad) -> None:
+    """Store the pixels of every image that is not stored yet, shard by shard."""
+    if table.has(keys[keys != b""]).all():
+        return
+    with held(table.lock, "reading the same images"):
+        remove_partial(table.folder)
+        table.refresh()
+        found, first = np.unique(keys, return_index=True)
+        missing = np.sort(first[~table.has(found) & (found != b"")])
+        for chunk, rows in _decoded(source, missing, geometry, bad):
+            pixels, content, size = (np.stack(column) for column in zip(*rows, strict=True))
+            table.append(keys[chunk], {"pixels": pixels, "content": content, "size": size})
+    for index in [index for index in bad if keys[index]]:
+        bad.update(dict.fromkeys(np.flatnonzero(keys == keys[index]).tolist(), bad[index]))  # the same bytes elsewhere
+
+
+def name_all(source: Source, geometry: Geometry, bad: Bad) -> tuple[Ids, Int32[np.ndarray, "images 2"]]:
+    """Content name and size of every image; the pixels are let go."""
+    ids, sizes = np.empty(len(source.items), ID), np.empty((len(source.items), 2), np.int32)
+    for chunk, rows in _decoded(source, np.arange(len(ids)), geometry, bad):
+        ids[chunk] = [content.tobytes() for _, content, _ in rows]
+        sizes[chunk] = [size for _, _, size in rows]
+    return ids, sizes
+
+
+def _decoded(
+    source: Source, wanted: Int64[np.ndarray, " images"], geometry: Geometry, bad: Bad
+) -> Iterator[tuple[Int64[np.ndarray, " rows"], list["_Row"]]]:
+    """Decode images by several threads, in pieces that fit in memory; what is wrong with the others goes into `bad`."""
+    piece = max(1, SHARD_BYTES // (3 * geometry.crop**2))
+    with (
+        warnings.catch_warnings(),
+        progress("reading images", len(wanted)) as bar,
+        ThreadPoolExecutor(cores()) as pool,
+    ):
+        # Too large images are refused by `decode`, and odd ones that still decode are no news to the user.
+        warnings.filterwarnings("ignore", module="PIL")
+        for chunk in _chunks(wanted, piece):
+            rows = []
+            try:
+                for row in pool.map(lambda index: _row(source, index, geometry), chunk.tolist()):
+                    rows.append(row)
+                    bar.advance()
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                raise
+            bad.update({index: row for index, row in zip(chunk.tolist(), rows, strict=True) if isinstance(row, str)})
+            good = [(index, row) for index, row in zip(chunk, rows, strict=True) if not isinstance(row, str)]
+            if good:
+                yield np.array([index for index, _ in good]), [row for _, row in good]
+
+
+_Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # pixels, content id, width and height
+
+
+def _row(source: Source, index: int, geometry: Geometry) -> _Row | str:
+    try:
+        image = source.decode(index)
+        pixels = geometry.apply(image)
+    except (DataError, OSError) as error:
+        return why(error)
+    scale = image.info.get(REDUCED, 1)
+    content = hashlib.sha256(f"{image.width}x{image.height}{f' 1/{scale}' if scale > 1 else ''}".encode())
+    content.update(image.tobytes())
+    name = np.frombuffer(row_id(content.hexdigest()), np.uint8)
+    return pixels, name, np.array(image.size, np.int32) * scale
+
+
+def _chunks(values: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
