@@ -44,7 +44,7 @@ def process(command: Sequence[str], folder: Path) -> tuple[float, str]:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    return time.perf_counter() - start, done.stdout + done.stderr
+    return time.perf_counter() - start, done.stdout
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:

@@ -43,7 +43,8 @@ class Curvature:
         point: Float64[Tensor, "classes size"],
     ) -> None:
         classes, self._size = point.shape
-        self._groups = torch.arange(classes).tensor_split(min(classes, max(1, BLOCKS // self._size**2)))
+        blocks = 1 if classes == 2 else max(1, BLOCKS // self._size**2)  # two classes have the same curvature
+        self._groups = torch.arange(classes).tensor_split(min(classes, blocks))
         self._blocks = torch.zeros(len(self._groups), self._size, self._size, dtype=torch.float64, device=point.device)
         for some in rows.blocks(self._size + classes, AT_ONCE):
             standard = (rows.block(some)[mask[some]] - mean) / scale

@@ -9,8 +9,10 @@ normalisation are one pass over the image, done where the engine runs.
 """
 
 import json
+import threading
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -23,7 +25,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from blurtrain.backbones import FrozenBackbone, Preprocessing
-from blurtrain.blur import blur_pixels
+from blurtrain.blur import blur, blur_pixels
 from blurtrain.cores import cores
 from blurtrain.errors import StoreError
 from blurtrain.files import file_sha256, remove_partial, sha256, whole_file, write_json
@@ -54,22 +56,42 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """Eager torch in channels-last layout, on a GPU where there is one."""
+    """Eager torch in channels-last layout, on a GPU where there is one.
+
+    Two calls run side by side on a GPU, each in a stream of its own: the bytes of one batch are copied, from
+    page-locked memory, while the other is blurred and run there.
+    """
 
     def __init__(self, backbone: FrozenBackbone) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.name = f"torch {torch.__version__} {self.device.type}"
-        self.parallel = 2 if self.device.type == "cuda" else 1  # the next batch is prepared while one is computed
+        self.parallel = 2 if self.device.type == "cuda" else 1
         self.batch = GPU_BATCH
         # ``to`` is in place: the layout and the device of the caller's backbone change, its values do not.
         self._backbone = backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._local = threading.local()
 
     def __call__(self, pixels: Pixels, view: Blur) -> Features:
         """Features of a batch."""
         # TF32, which cuDNN uses unless told otherwise, would keep only three digits.
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            batch = torch.from_numpy(blur_pixels(pixels, view)).to(self.device, memory_format=torch.channels_last)
-            return np.ascontiguousarray(self._backbone(batch).cpu().numpy())
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False), self._stream():
+            images = self._images(pixels, view).contiguous(memory_format=torch.channels_last)
+            return np.ascontiguousarray(self._backbone(images).cpu().numpy())
+
+    def _images(self, pixels: Pixels, view: Blur) -> Float32[Tensor, "batch 3 height width"]:
+        """The images seen through the blur, on the device."""
+        if self.device.type == "cpu":
+            return torch.from_numpy(blur_pixels(pixels, view))
+        staged = torch.from_numpy(pixels).pin_memory()
+        return blur(staged.to(self.device, non_blocking=True) / 255, view)
+
+    def _stream(self) -> AbstractContextManager[object]:
+        """The calling thread's own."""
+        if self.device.type == "cpu":
+            return nullcontext()
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._local.stream)
 
 
 class OnnxEngine:

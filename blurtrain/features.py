@@ -46,6 +46,7 @@ class FeatureStore:
         fingerprint: Of its weights and normalisation.
         geometry: Resize, crop and interpolation of the pixels.
         engine: Name of the engine.
+        precision: ``float32`` or ``float16``, in which they are stored.
     """
 
     cache: Path
@@ -53,6 +54,7 @@ class FeatureStore:
     fingerprint: str
     geometry: str
     engine: str
+    precision: str = "float32"
 
     def table(self, view: Blur) -> Table:
         """The table of one view; its key holds everything that a row depends on besides the image."""
@@ -63,6 +65,7 @@ class FeatureStore:
             "geometry": self.geometry,
             "decoder": f"{DECODER_VERSION}, pillow {PIL.__version__}",
             "engine": self.engine,
+            "precision": self.precision,
             "libraries": f"torch {torch.__version__}, torchvision {torchvision.__version__}, "
             f"opencv {cv2.__version__}, scipy {scipy.__version__}",
             "view": view.name,
@@ -79,14 +82,27 @@ class FeatureStore:
         """The same, a few thousand at a time."""
         table = self.table(view)
         for start in range(0, len(positions), READ_ROWS):
-            yield table.read(images.ids[positions[start : start + READ_ROWS]], "features")
+            stored = table.read(images.ids[positions[start : start + READ_ROWS]], "features")
+            yield stored.astype(np.float32, copy=False)
+
+    def stored(self, features: Float32[np.ndarray, "_ features"]) -> np.ndarray:
+        """Features as they are stored.
+
+        Raises:
+            BackboneError: If one of them is not finite, or not in that precision.
+        """
+        _require_finite(features)
+        with np.errstate(over="ignore"):
+            rounded = features.astype(self.precision, copy=False)
+        if not np.isfinite(rounded).all():
+            raise BackboneError(f"the backbone gives values of {np.abs(features).max():.0f}: give precision float32")
+        return rounded
 
 
-def store_for(backbone: FrozenBackbone, engine: Engine, cache: Path) -> FeatureStore:
+def store_for(backbone: FrozenBackbone, engine: Engine, cache: Path, precision: str = "float32") -> FeatureStore:
     """The store of what this backbone gives on this engine."""
-    return FeatureStore(
-        cache, backbone.name, backbone.fingerprint(), repr(backbone.preprocessing.geometry), engine.name
-    )
+    geometry = repr(backbone.preprocessing.geometry)
+    return FeatureStore(cache, backbone.name, backbone.fingerprint(), geometry, engine.name, precision)
 
 
 @dataclass(frozen=True)
@@ -129,8 +145,7 @@ def extract(
             positions = missing(images, absent[view], tables[view])
             bar.advance(len(absent[view]) - len(positions))  # another process has done them meanwhile
             for shard, features in _shards(images, positions, view, engine, batch_size):
-                _require_finite(features)
-                tables[view].append(images.ids[shard], {"features": features})
+                tables[view].append(images.ids[shard], {"features": store.stored(features)})
                 bar.advance(len(shard))
             computed += len(positions)
     return Extraction(reused=distinct - computed, computed=computed)

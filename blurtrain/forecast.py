@@ -122,7 +122,7 @@ def forecast(arms: Sequence[Config]) -> Forecast:
         exporting = time.perf_counter()
         engine = engines.build(backbone, config.engine, config.cache if is_stored else Path(aside), sample[:8])
         exporting = time.perf_counter() - exporting
-        store = features.store_for(backbone, engine, config.cache)
+        store = features.store_for(backbone, engine, config.cache, config.precision)
         wanted = _wanted(arms, survey.images)
         absent = {view: features.missing(survey.images, some, store.table(view)) for view, some in wanted.items()}
         running = _run(sampled, {view: len(some) for view, some in absent.items()}, engine, config.batch_size)
@@ -139,7 +139,7 @@ def forecast(arms: Sequence[Config]) -> Forecast:
         Step("results", "predictions, tables, events, pictures", _results(arms, survey.images, start)),
     )
     pixel_row = 3 * geometry.crop**2 + 2 * ID.itemsize + 8 + 3 * CRC
-    feature_row = 4 * backbone.features + ID.itemsize + CRC
+    feature_row = np.dtype(config.precision).itemsize * backbone.features + ID.itemsize + CRC
     stored = len(survey.unread) * pixel_row + passes * feature_row
     return Forecast(steps, len(survey.unread), passes, distinct - passes, stored)
 

@@ -60,7 +60,7 @@ def prepare(config: Config) -> Prepared:
         return Prepared(loaded, backbone, fingerprint, engines.TorchEngine(backbone), None)
     sample = loaded.read_pixels(loaded.train[:EXPORT_CHECK_IMAGES])
     engine = engines.build(backbone, config.engine, config.cache, sample)
-    store = features.store_for(backbone, engine, config.cache)
+    store = features.store_for(backbone, engine, config.cache, config.precision)
     return Prepared(loaded, backbone, fingerprint, engine, store)
 
 
@@ -80,6 +80,7 @@ def inputs_of(config: Config, ready: Prepared) -> dict[str, str]:
         "backbone": ready.fingerprint,
         "geometry": repr(ready.backbone.preprocessing.geometry),
         "engine": ready.engine.name,
+        "precision": config.precision,
         "psf": sha256(*(content(view) for view in config.test_views)),
     }
 
@@ -227,7 +228,9 @@ def _test_features(config: Config, ready: Prepared) -> Iterator[_FeaturesOf]:
     loaded = ready.images
     if ready.store is not None:
         tables = {view: ready.store.table(view) for view in config.test_views}
-        yield lambda view, positions: tables[view].read(loaded.ids[positions], "features")
+        yield (
+            lambda view, positions: tables[view].read(loaded.ids[positions], "features").astype(np.float32, copy=False)
+        )
         return
     with progress("running the backbone", len(loaded.test) * len(config.test_views), "view") as bar:
         yield lambda view, positions: features.compute(loaded, positions, view, ready.engine, config.batch_size, bar)

@@ -15,7 +15,7 @@ from blurtrain.blur import blur_pixels
 from blurtrain.config import BackboneConfig, DataConfig, GlyphsConfig
 from blurtrain.decoding import Geometry
 from blurtrain.engines import TorchEngine
-from blurtrain.errors import StoreError
+from blurtrain.errors import BackboneError, StoreError
 from blurtrain.features import Extraction, FeatureStore, extract, store_for
 from blurtrain.images import ImageSet, load
 from blurtrain.store import Table
@@ -325,6 +325,28 @@ def test_error_while_storing_surfaces(photos: ImageSet, store: FeatureStore, mon
     with pytest.raises(StoreError, match="the disk is full"):
         run(photos, {CLEAN: photos.train, SLIGHT: photos.train}, store, batch_size=2)
     assert threads_left() == []
+
+
+def test_half_precision_takes_half_the_space(photos: ImageSet, store: FeatureStore) -> None:
+    half = replace(store, precision="float16")
+    run(photos, {SLIGHT: photos.train}, store)
+    assert run(photos, {SLIGHT: photos.train}, half)[1] == 24  # another table
+    found, expected = half.read(SLIGHT, photos, photos.train), direct(photos, SLIGHT, photos.train)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected.astype(np.float16))
+    sizes = [
+        sum(path.stat().st_size for path in one.table(SLIGHT).folder.glob("*.safetensors")) for one in (half, store)
+    ]
+    assert sizes[1] - sizes[0] == expected.size * 2
+
+
+@pytest.mark.parametrize("value", [7e4, np.inf, np.nan])
+def test_feature_that_half_precision_cannot_hold_is_told(value: float, store: FeatureStore) -> None:
+    wrong = np.array([[1.0, value]], np.float32)
+    half = replace(store, precision="float16")
+    sentence = "values of 70000: give precision float32" if value == 7e4 else "values that are not finite"
+    with pytest.raises(BackboneError, match=sentence):
+        half.stored(wrong)
 
 
 @pytest.mark.parametrize(("parallel", "batch_size", "rows"), [(2, 4, 6), (2, 16, 6), (3, 16, 12), (2, 64, 24)])

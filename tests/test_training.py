@@ -10,6 +10,7 @@ import pytest
 from blurtrain import backbones, fitting, training
 from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
 from blurtrain.fitting import Fit
+from blurtrain.sweep import read_predictions
 from blurtrain.training import Prepared, inputs_of
 from blurtrain.views import Blur
 
@@ -84,6 +85,26 @@ def test_another_backbone_geometry_or_engine_shows(config: Config, ready: Prepar
         "engine": replace(ready, engine=Other()),
     }.items():
         assert differing(inputs_of(config, ready), inputs_of(config, other)) == {name}
+
+
+def test_half_precision_changes_no_accuracy(tmp_path: Path) -> None:
+    found = {}
+    for precision in ("float32", "float16"):
+        config = Config(
+            name=precision,
+            data=DataConfig(glyphs=GlyphsConfig(train=400, test=300)),
+            head=HeadConfig(l2=(0.001, 0.01, 0.1)),
+            sweep=(BlurGrid("gaussian", (0.0, 1.0, 2.0)),),
+            precision=precision,
+            runs=tmp_path / "runs",
+            cache=tmp_path / "cache",
+        )
+        folder = training.train(config, training.prepare(config))
+        found[precision] = [read_predictions(folder / "predictions.parquet", view) for view in config.test_views]
+    for whole, half in zip(*found.values(), strict=True):
+        assert np.mean(whole.predicted != half.predicted) < 0.003
+        np.testing.assert_allclose(half.probability, whole.probability, atol=0.02)
+        np.testing.assert_allclose(half.correct.mean(1), whole.correct.mean(1), atol=0.007)  # two of 300 images
 
 
 def test_another_measured_kernel_shows(config: Config, ready: Prepared, tmp_path: Path) -> None:
