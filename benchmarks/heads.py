@@ -56,50 +56,42 @@ def standardised(data: Data, training: np.ndarray) -> np.ndarray:
     return np.asarray((rows - rows[training].mean(0)) * usable / np.where(usable, spread_, 1.0))
 
 
-def problems(data: Data) -> list[np.ndarray]:
-    """Rows of each split, the refit last."""
-    return [*data.training, data.training.any(0)]
-
-
-def sklearn(data: Data) -> list[np.ndarray]:
-    """scikit-learn's probabilities of every split and penalty, with its default solver to a comparable gradient."""
-    found = []
-    for training_rows in problems(data):
-        z = standardised(data, training_rows)
-        for l2 in L2:
-            penalty = l2 / 2 if data.classes == 2 else l2
-            model = LogisticRegression(
-                C=1 / (int(training_rows.sum()) * penalty), tol=1e-5 * min(l2, 1 / data.classes), max_iter=10_000
-            )
-            model.fit(z[training_rows], data.labels[training_rows])
-            found.append(model.predict_proba(z))
+def sklearn(data: Data, training_rows: np.ndarray) -> list[np.ndarray]:
+    """scikit-learn's probabilities for every penalty of a split, with its default solver to a comparable gradient."""
+    found, z = [], standardised(data, training_rows)
+    for l2 in L2:
+        penalty = l2 / 2 if data.classes == 2 else l2
+        model = LogisticRegression(
+            C=1 / (int(training_rows.sum()) * penalty), tol=1e-5 * min(l2, 1 / data.classes), max_iter=10_000
+        )
+        model.fit(z[training_rows], data.labels[training_rows])
+        found.append(model.predict_proba(z))
     return found
 
 
-def bare(data: Data) -> None:
+def bare(data: Data, training_rows: np.ndarray) -> None:
     """Torch's own L-BFGS, one problem after the other."""
-    for training_rows in problems(data):
-        z = torch.from_numpy(standardised(data, training_rows)[training_rows])
-        labels = torch.from_numpy(data.labels[training_rows])
-        for l2 in L2:
-            weights = torch.zeros(z.shape[1], data.classes, dtype=torch.float64, requires_grad=True)
-            bias = torch.zeros(data.classes, dtype=torch.float64, requires_grad=True)
-            solver = torch.optim.LBFGS(
-                [weights, bias],
-                max_iter=5000,
-                history_size=10,
-                tolerance_grad=1e-5 * min(l2, 1 / data.classes),
-                tolerance_change=0,
-                line_search_fn="strong_wolfe",
-            )
+    z = torch.from_numpy(standardised(data, training_rows)[training_rows])
+    labels = torch.from_numpy(data.labels[training_rows])
+    for l2 in L2:
+        weights = torch.zeros(z.shape[1], data.classes, dtype=torch.float64, requires_grad=True)
+        bias = torch.zeros(data.classes, dtype=torch.float64, requires_grad=True)
+        solver = torch.optim.LBFGS(
+            [weights, bias],
+            max_iter=5000,
+            history_size=10,
+            tolerance_grad=1e-5 * min(l2, 1 / data.classes),
+            tolerance_change=0,
+            line_search_fn="strong_wolfe",
+        )
 
-            def loss(z=z, labels=labels, l2=l2, weights=weights, bias=bias, solver=solver) -> torch.Tensor:  # noqa: ANN001
-                solver.zero_grad()
-                value = F.cross_entropy(z @ weights + bias, labels) + l2 / 2 * weights.square().sum()
-                value.backward()
-                return value
+        def loss(l2=l2, weights=weights, bias=bias, solver=solver) -> torch.Tensor:  # noqa: ANN001
+            solver.zero_grad()
+            value = F.cross_entropy(z @ weights + bias, labels) + l2 / 2 * weights.square().sum()
+            value.backward()
+            return value
 
-            solver.step(loss)
+        solver.step(loss)
 
 
 def stored(config: Config, ready: training.Prepared) -> Data:
@@ -113,28 +105,27 @@ def stored(config: Config, ready: training.Prepared) -> Data:
     return Data(rows, np.tile(loaded.labels[loaded.train], copies), *masks)
 
 
-def difference(data: Data) -> float:
-    """Largest difference of the probabilities of the chosen penalty's heads from scikit-learn's."""
-    ours = fit(data, len(data.training))
-    theirs = np.stack(sklearn(data)).reshape(len(data.training) + 1, len(L2), len(data.labels), data.classes)
-    mine = softmax(ours.folds.logits(data.rows), axis=-1)
-    return float(np.abs(mine - theirs[:-1, L2.index(ours.l2)]).max())
-
-
 def row(name: str, data: Data, repeats: int) -> list[str]:
     """One line of the table."""
     folds = len(data.training)
     found = rounds({"five": lambda: fit(data, folds), "one": lambda: fit(data, 1)}, repeats)
-    slow = rounds({"sklearn": lambda: sklearn(data), "bare": lambda: bare(data)}, 1, warm=False)
-    shape = f"{len(data.rows)} x {data.rows.shape[1]}, {data.classes} classes"
+    theirs: list[np.ndarray] = []
+    first = data.training[0]
+    slow = rounds(
+        {"sklearn": lambda: theirs.extend(sklearn(data, first)), "bare": lambda: bare(data, first)}, 1, warm=False
+    )
+    ours = fit(data, folds)
+    probabilities = softmax(ours.folds.logits(data.rows)[0], axis=-1)
+    difference = float(np.abs(probabilities - theirs[L2.index(ours.l2)]).max())
+    all_splits = {way: [seconds * (folds + 1) for seconds in taken] for way, taken in slow.items()}
     return [
         name,
-        shape,
+        f"{len(data.rows)} x {data.rows.shape[1]}, {data.classes} classes",
         spread(found["five"], 2),
         ratio(found["five"], found["one"]),
-        ratio(slow["sklearn"], found["five"]),
-        ratio(slow["bare"], found["five"]),
-        f"{difference(data):.0e}",
+        ratio(all_splits["sklearn"], found["five"]),
+        ratio(all_splits["bare"], found["five"]),
+        f"{difference:.0e}",
     ]
 
 
@@ -170,7 +161,10 @@ def main() -> None:
             for arm in (config.baseline(), config):
                 rows.append(row(f"{name}, {arm.arm}", stored(arm, ready), words.repeats))
     text = table(HEAD, rows)
-    text += "\nOne thread; eleven penalties for each split; scikit-learn and the bare loop once, blurtrain in rounds.\n"
+    text += (
+        "\nOne thread, eleven penalties for each split. scikit-learn and the bare loop ran once, on the first split,"
+    )
+    text += "\nand are scaled to all; the difference is that of the first fold's head from scikit-learn's.\n"
     write("heads", "Head training", "python benchmarks/heads.py", text, ("torch", "scikit-learn"))
 
 

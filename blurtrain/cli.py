@@ -220,13 +220,17 @@ def _cache(words: Sequence[str]) -> None:
 
 def _pretrain(words: Sequence[str]) -> None:
     parser = _parser("pretrain")
+    parser.add_argument("--dry_run", action="store_true", help=DRY_RUN)
     parser.add_argument("--seed", type=int, default=0, help="of the letters, the weights and their order")
     parser.add_argument("--folder", type=Path, default=Path("pretrained"), help="where the weights and recipe go")
     parsed = parser.parse_words(words)
     if not 0 <= parsed.seed < 2**63:
         raise ConfigError(f"--seed must be from 0 to 2**63 - 1, got {parsed.seed}")
-    from blurtrain.pretrain import RECIPE_FILE, WEIGHTS_FILE, pretrain
+    from blurtrain.pretrain import RECIPE_FILE, WEIGHTS_FILE, forecast, pretrain
 
+    if parsed.dry_run:
+        print(forecast())
+        return
     validation = cast(dict[str, float], pretrain(seed=parsed.seed, folder=parsed.folder)["validation"])
     print(f"Validation accuracy {100 * validation['accuracy']:.1f} % on {validation['images']} fresh letters")
     print(f"{parsed.folder / WEIGHTS_FILE}, {parsed.folder / RECIPE_FILE}; use it with --backbone.weights")

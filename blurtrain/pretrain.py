@@ -28,6 +28,8 @@ from blurtrain import files, glyphnet, glyphs, progress
 
 WEIGHTS_FILE = "glyphnet.safetensors"
 RECIPE_FILE = "glyphnet.json"
+FORECAST_LETTERS = 128  # of one step
+UPDATE = 5e-5  # seconds a letter for the optimiser and Lightning
 CHUNK = 500  # letters between two steps of the progress bar
 LIGHTNING_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # a call of Lightning's, deprecated by torch
@@ -210,6 +212,29 @@ def pretrain(*, seed: int, folder: Path, recipe: Recipe | None = None) -> dict[s
         save_file(state, temporary)
     files.write_json(folder / RECIPE_FILE, record)
     return record
+
+
+def forecast(recipe: Recipe | None = None) -> str:
+    """What `pretrain` would do and about how long it would take, judged by two seconds of it; nothing is written."""
+    recipe = Recipe() if recipe is None else recipe
+    begun = time.perf_counter()
+    drawn = [glyphs.draw_all([glyph]) for glyph in glyphs.glyphs("letters", "train", FORECAST_LETTERS, seed=0)]
+    drawing = (time.perf_counter() - begun) / len(drawn)
+    letters = Letters(torch.from_numpy(np.concatenate(drawn)), torch.zeros(len(drawn), dtype=torch.int64))
+    (batch,) = Batches(letters, len(drawn), seed=0)
+    module = LetterClassifier(glyphnet.GlyphNet().to(memory_format=torch.channels_last), recipe)
+    taken = []
+    for _ in range(4):  # the first fills caches
+        begun = time.perf_counter()
+        F.cross_entropy(module.network(batch[0]), batch[1]).backward()  # type: ignore[no-untyped-call]
+        taken.append(time.perf_counter() - begun)
+    letters_in_all = recipe.images + recipe.validation_images
+    seconds = progress.started() + letters_in_all * drawing
+    seconds += recipe.steps * recipe.batch_size * (sum(taken[1:]) / (len(taken) - 1) / len(drawn) + UPDATE)
+    return (
+        f"{letters_in_all:,} letters to draw, {recipe.steps} steps of {recipe.batch_size}: about {seconds:.0f} s, "
+        "judged by two seconds of it; nothing was written."
+    )
 
 
 def draw_letters(recipes: Sequence[glyphs.Glyph]) -> Letters:

@@ -125,6 +125,12 @@ def test_pretraining_is_a_function_of_its_seed(tmp_path: Path) -> None:
     assert a != c
 
 
+def test_forecast_counts_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert pretrain.forecast(TINY).startswith("116 letters to draw, 4 steps of 16: about ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_pretraining_leaves_global_random_state_alone(letters: Letters) -> None:
     before = torch.random.get_rng_state()
     pretrain.fit(letters, TINY, seed=0)
