@@ -26,7 +26,7 @@ from blurtrain.curvature import Curvature
 from blurtrain.lbfgs import HISTORY, Precondition, StackedLBFGS
 from blurtrain.rows import Rows
 
-BLOCK = 1 << 20  # logits held at once: 8 MiB in float64
+BLOCK = 1 << 20  # features and logits held at once: 8 MiB in float64
 STATE = 1 << 26  # numbers of the solver's state: 512 MiB; only so many problems are stacked
 MAX_ITERATIONS = 1000  # of the solver on one stack of problems
 CONSTANT = 1e-6  # a feature whose spread is below this share of the widest one carries no information
@@ -253,7 +253,7 @@ class ConvexHeads(LightningModule):
         # Classes before problems: sums over classes then run along contiguous problems, which is twice as fast.
         columns, offsets = folded.transpose(0, 1).flatten(0, 1), shift.T.contiguous()
         by_column, by_offset = torch.zeros_like(columns), torch.zeros_like(offsets)
-        for rows in batch.rows.blocks(count * self.classes, BLOCK):
+        for rows in batch.rows.blocks(count * self.classes + batch.rows.width, BLOCK):
             features, labels = batch.rows.block(rows), batch.labels[rows]
             each = torch.arange(len(labels), device=labels.device)
             training = batch.training[splits, rows].T * shares[0]

@@ -40,7 +40,7 @@ class StackedLBFGS(torch.optim.Optimizer):
         self._gradients = torch.zeros_like(points)
         self._steps: list[Tensor] = []  # s of each pair, [problems, size], newest last
         self._changes: list[Tensor] = []  # y
-        self._curvatures: list[Tensor] = []  # s . y, [problems]; 0 marks a pair that is not used
+        self._inverses: list[Tensor] = []  # 1 / (s . y), [problems]; 0 marks a pair that is not used
         self.stalled = torch.zeros(len(points), dtype=torch.bool, device=points.device)
 
     @property
@@ -102,32 +102,26 @@ class StackedLBFGS(torch.optim.Optimizer):
         enough = curvature > 1e-12 * step.norm(dim=1) * change.norm(dim=1)
         self._steps.append(step)
         self._changes.append(change)
-        self._curvatures.append(torch.where(enough, curvature, 0.0))
+        self._inverses.append(torch.where(enough, 1 / curvature.clamp_min(1e-300), 0.0))
         if len(self._steps) > HISTORY:
-            del self._steps[0], self._changes[0], self._curvatures[0]
+            del self._steps[0], self._changes[0], self._inverses[0]
 
     def _inverse_hessian(self, active: Problems, gradients: Points) -> Points:
         """The two-loop recursion (algorithm 7.4), its first guess given by the preconditioner."""
         result = gradients.clone()
+        pairs = list(zip(self._steps, self._changes, self._inverses, strict=True))
+        if len(active) < len(self._points):
+            pairs = [(s[active], y[active], inverse[active]) for s, y, inverse in pairs]
         alphas = []
         scale = torch.ones(len(active), dtype=result.dtype, device=result.device)
-        pairs = list(zip(self._steps, self._changes, self._curvatures, strict=True))
-        for every_s, every_y, curvature in reversed(pairs):
-            s, y, inverse = every_s[active], every_y[active], _reciprocal(curvature[active])
-            alpha = inverse * (s * result).sum(1)
-            result -= alpha[:, None] * y
-            alphas.append(alpha)
+        for s, y, inverse in reversed(pairs):
+            alphas.append(inverse * torch.linalg.vecdot(s, result))
+            result.addcmul_(alphas[-1][:, None], y, value=-1)
         if pairs:
-            y, inverse = pairs[-1][1][active], _reciprocal(pairs[-1][2][active])
-            guess = (y * self._precondition(active, y)).sum(1)
+            _, y, inverse = pairs[-1]
+            guess = torch.linalg.vecdot(y, self._precondition(active, y))
             scale = torch.where(inverse > 0, 1 / (inverse * guess).clamp_min(1e-300), scale)
         result = scale[:, None] * self._precondition(active, result)
-        for (every_s, every_y, curvature), alpha in zip(pairs, reversed(alphas), strict=True):
-            s, y, inverse = every_s[active], every_y[active], _reciprocal(curvature[active])
-            beta = inverse * (y * result).sum(1)
-            result += (alpha - beta)[:, None] * s
+        for (s, y, inverse), alpha in zip(pairs, reversed(alphas), strict=True):
+            result.addcmul_((alpha - inverse * torch.linalg.vecdot(y, result))[:, None], s)
         return result
-
-
-def _reciprocal(values: Tensor) -> Tensor:
-    return torch.where(values > 0, 1 / values.clamp_min(1e-300), 0.0)

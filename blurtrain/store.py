@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
@@ -53,14 +53,26 @@ class _Column:
     offset: int
     shape: tuple[int, ...]
 
-    def map(self, path: Path) -> np.ndarray:
-        return np.memmap(path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)
+    def read(self, file: BinaryIO, rows: Int64[np.ndarray, " n"] | None = None) -> np.ndarray:
+        """Some rows, or all; mapped files would count as memory, and cost more than reading a few rows."""
+        wanted = np.arange(self.shape[0]) if rows is None else rows
+        if not 0 <= wanted.min() <= wanted.max() < self.shape[0]:
+            raise _DamagedError
+        result = np.empty((len(wanted), *self.shape[1:]), self.dtype)
+        step = result.nbytes // len(wanted)
+        starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)  # of runs of consecutive rows
+        for start, stop in zip(starts, [*starts[1:], len(wanted)], strict=True):
+            part = result[start:stop]
+            file.seek(self.offset + int(wanted[start]) * step)
+            if file.readinto(part.data.cast("B")) != part.nbytes:  # type: ignore[attr-defined]
+                raise _DamagedError
+        return result
 
 
 class _Shard:
-    """One file: ids in memory, columns mapped only while they are read.
+    """One file: ids in memory, columns read when they are asked for.
 
-    A mapping that stays open costs a file descriptor, of which a process has about a thousand.
+    The file is open only meanwhile: a process has about a thousand descriptors, and a table perhaps more shards.
 
     Raises:
         StoreError: If the file cannot be opened; it is left alone, for nothing says that it is damaged.
@@ -70,19 +82,21 @@ class _Shard:
         self.path = path
         with _damage_told_apart(path):
             self._columns = _columns(path)
-            raw = np.array(self._columns.pop("ids").map(path))
+            with path.open("rb", buffering=0) as file:
+                raw, checksum = (self._columns.pop(name).read(file) for name in ("ids", "ids.crc32"))
             self.ids: Ids = raw.reshape(len(raw), ID.itemsize).view(ID)[:, 0]
-            if _checksums(raw.reshape(1, -1))[0] != self._columns.pop("ids.crc32").map(path)[0]:
+            if _checksums(raw.reshape(1, -1))[0] != checksum[0]:
                 raise _DamagedError
 
     def read(self, column: str, rows: Int64[np.ndarray, " n"]) -> np.ndarray:
         """A copy of some rows of a column, each compared with its checksum."""
         with _damage_told_apart(self.path):
-            values = self._columns[column].map(self.path)[rows]
-            expected = self._columns[f"{column}.crc32"].map(self.path)[rows]
+            with self.path.open("rb", buffering=0) as file:
+                values = self._columns[column].read(file, rows)
+                expected = self._columns[f"{column}.crc32"].read(file)[rows]
             if not np.array_equal(_checksums(values), expected):
                 raise _DamagedError
-            return np.asarray(values)
+            return values
 
 
 @contextmanager

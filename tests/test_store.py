@@ -115,6 +115,12 @@ def test_open_tables_hold_no_files_open(table: Table) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) < before + 10
 
 
+@pytest.mark.parametrize("order", [[3], [2, 3, 4], [4, 2, 3], [0, 9], [9, 8, 7], list(range(10))])
+def test_rows_come_in_the_order_asked_for(table: Table, order: list[int]) -> None:
+    append(table, range(10))  # as one shard
+    np.testing.assert_array_equal(read(table, order), values_of(order))
+
+
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO])
 @pytest.mark.parametrize("when", ["open", "read"])
 def test_file_that_cannot_be_opened_is_named_and_kept(
@@ -126,7 +132,7 @@ def test_file_that_cannot_be_opened_is_named_and_kept(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(np, "memmap", refuse)
+    monkeypatch.setattr(store._Column, "read", refuse)
     with pytest.raises(StoreError, match=f"{path.name} cannot be read .{os.strerror(number)}.: mend that, or delete"):
         Table(table.folder, KEY) if when == "open" else read(table, [1])
     monkeypatch.undo()
