@@ -270,6 +270,8 @@ class Config:
         if self.name is not None:
             is_name = self.name.strip(". ") != "" and not set(self.name) & set("/\\") and self.name.isprintable()
             _require(is_name, "name", "a file name without slashes and control characters", self.name)
+            is_text = self.name.lower() not in ("~", "null") and self.name[0] not in "#&"
+            _require(is_text, "name", "a name that YAML does not take for nothing", self.name)
         is_short = len(os.fsencode(self.experiment)) <= MOST_NAME and self.experiment.isprintable()
         key = "name" if self.name else "name, made of data.root and backbone.name where it is not given,"
         _require(is_short, key, f"printable and at most {MOST_NAME} bytes long", self.experiment)

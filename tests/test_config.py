@@ -68,6 +68,10 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Config, {"batch_size": 5000}, "batch_size must be from 1 to 4096, got 5000"),
     (Config, {"name": "a/b"}, "name must be a file name without slashes and control characters, got 'a/b'"),
     (Config, {"name": ".."}, "name must be a file name without slashes and control characters, got '..'"),
+    *(
+        (Config, {"name": name}, f"name must be a name that YAML does not take for nothing, got {name!r}")
+        for name in ("~", "Null", "#a", "&b")
+    ),
     (Config, {"name": ""}, "name must be a file name without slashes and control characters, got ''"),
     (Config, {"copies": (BlurGrid("gaussian", (0.0, 1.0)),)}, "copies must be blurs with a strength above 0, got 0"),
 ]
