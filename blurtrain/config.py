@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import yaml
+
 from blurtrain.errors import ConfigError
 from blurtrain.kernels import FAMILIES
 from blurtrain.views import CLEAN, Blur, Border
@@ -270,8 +272,7 @@ class Config:
         if self.name is not None:
             is_name = self.name.strip(". ") != "" and not set(self.name) & set("/\\") and self.name.isprintable()
             _require(is_name, "name", "a file name without slashes and control characters", self.name)
-            is_text = self.name.lower() not in ("~", "null") and self.name[0] not in "#&"
-            _require(is_text, "name", "a name that YAML does not take for nothing", self.name)
+            _require(not _is_nothing(self.name), "name", "a name that YAML does not take for nothing", self.name)
         is_short = len(os.fsencode(self.experiment)) <= MOST_NAME and self.experiment.isprintable()
         key = "name" if self.name else "name, made of data.root and backbone.name where it is not given,"
         _require(is_short, key, f"printable and at most {MOST_NAME} bytes long", self.experiment)
@@ -353,6 +354,14 @@ class Config:
 # Images that were skipped show in the hashes of the inputs.
 _NOT_IDENTITY = ("name", "runs", "cache", "batch_size", "on_bad_image")
 _SWITCH = ("true", "false", "none", "null", "yes", "on", "0", "1")  # what is meant to turn something on or off
+
+
+def _is_nothing(text: str) -> bool:
+    """Whether YAML reads a text as no value: null, ~, a comment, an anchor."""
+    try:
+        return yaml.safe_load(text) is None
+    except yaml.YAMLError:
+        return False
 
 
 def _expand(grids: Iterable[BlurGrid]) -> tuple[Blur, ...]:

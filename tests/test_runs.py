@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import blurtrain
 from blurtrain import runs
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, plain
-from blurtrain.errors import RunError
+from blurtrain.errors import ConfigError, RunError
 from blurtrain.views import Border
 
 UNUSUAL = Config(
@@ -47,13 +47,9 @@ def test_config_comes_back_from_its_folder(tmp_path: Path, config: Config) -> No
     assert runs.read_config(tmp_path) == config.resolved()
 
 
-def is_name(text: str) -> bool:
-    return text.strip(". ") != "" and not set(text) & set("/\\") and text.isprintable()
-
-
 @settings(max_examples=25)  # jsonargparse is slow
 @given(
-    name=st.none() | st.text(min_size=1).filter(is_name),
+    name=st.none() | st.text(min_size=1),
     strengths=st.lists(st.floats(1e-300, 1000), min_size=1, max_size=3, unique=True),
     border=st.sampled_from(["reflect101", "symmetric", "replicate", "circular", "zero"]),
     l2=st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=3),
@@ -62,7 +58,10 @@ def test_any_config_comes_back_from_yaml(
     name: str | None, strengths: list[float], border: Border, l2: list[float]
 ) -> None:
     grids = (BlurGrid("gaussian", tuple(strengths), border),)
-    config = Config(name=name, copies=grids, sweep=grids, head=HeadConfig(l2=tuple(l2)))
+    try:
+        config = Config(name=name, copies=grids, sweep=grids, head=HeadConfig(l2=tuple(l2)))
+    except ConfigError:
+        assume(False)  # what is no config need not come back
     assert runs.config_from(yaml.safe_load(runs.dump_config(config))) == config
 
 
