@@ -10,6 +10,7 @@ A bug whose text is not found exactly once no longer fits the code. Then the cod
 
 import argparse
 import importlib
+import importlib.util
 import multiprocessing
 import os
 import shutil
@@ -33,7 +34,9 @@ GRACE = 30  # seconds that a process has to end once its tests have
 SAID = 4000  # characters of pytest's output that are shown where tests fail before a bug is planted
 # Imported once, by the process that all others are forked from: they take seconds, and no bug is in them.
 PRELOADED = ["torchvision.models", "pytorch_lightning", "torchmetrics.classification", "torch.utils.tensorboard"]
-PRELOADED += ["albumentations", "onnxruntime", "scipy.signal", "scipy.stats", "sklearn.metrics", "statsmodels.api"]
+PRELOADED += ["onnxruntime", "scipy.signal", "scipy.stats", "sklearn.metrics", "statsmodels.api"]
+if importlib.util.find_spec("huggingface_hub") is None:  # albumentations would import it, and then dies in a fork
+    PRELOADED.append("albumentations")
 FORKS = multiprocessing.get_context("forkserver")
 
 
