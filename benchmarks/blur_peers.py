@@ -18,10 +18,11 @@ import kornia
 import numpy as np
 import scipy.ndimage
 import torch
-from timing import Way, cores, ratio, rounds, table, write
+from timing import Way, ratio, rounds, table, write
 from torchvision.transforms.v2 import functional
 
 from blurtrain.blur import blur_pixels
+from blurtrain.cores import cores
 from blurtrain.views import Blur
 
 BATCH, COUNT, SIDE = 8, 32, 224

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from drawn import fill
 from limit import VIEWS, timed
-from timing import cores, rounds, spread, table, write
+from timing import rounds, spread, table, write
 
 from blurtrain import backbones, engines, features, images
 from blurtrain.chatter import silence
 from blurtrain.config import BackboneConfig, DataConfig
+from blurtrain.cores import cores
 
 
 def rates(found: dict[str, list[float]], count: int) -> dict[str, list[float]]:

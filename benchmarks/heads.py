@@ -20,10 +20,10 @@ from torch.nn import functional as F
 
 from blurtrain import features, fitting, training
 from blurtrain.chatter import silence
-from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig
+from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, HeadConfig
 from blurtrain.fitting import Fit
 
-L2 = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+L2 = HeadConfig().l2
 
 
 class Data(NamedTuple):

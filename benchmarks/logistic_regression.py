@@ -6,12 +6,10 @@ Both arms, five folds and the same eleven penalties, the same sweep. timm where 
 import argparse
 import json
 import time
-import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
-from plain_lightning import COPIES, SWEEP, backbone, transform
+from plain_lightning import COPIES, SWEEP, backbone, options, transform
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -64,14 +62,7 @@ def run(words: argparse.Namespace) -> dict[str, object]:
 
 def main() -> None:
     """Run once and print the result as JSON."""
-    warnings.filterwarnings("ignore")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--name", default="squeezenet1_1")
-    parser.add_argument("--weights", default="IMAGENET1K_V1", help="a name, a .safetensors file, or none")
-    parser.add_argument("--mean", type=float, nargs=3, default=[0.485, 0.456, 0.406])
-    parser.add_argument("--std", type=float, nargs=3, default=[0.229, 0.224, 0.225])
-    print(json.dumps(run(parser.parse_args())))
+    print(json.dumps(run(options(__doc__).parse_args())))
 
 
 if __name__ == "__main__":

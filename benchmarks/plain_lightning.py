@@ -153,15 +153,21 @@ def run(words: argparse.Namespace) -> dict[str, object]:
     return {"seconds": time.perf_counter() - start, "epochs": epochs, "accuracies": accuracies}
 
 
-def main() -> None:
-    """Run the recipe once and print its result as JSON."""
+def options(about: str | None) -> argparse.ArgumentParser:
+    """What every peer is told of images and network."""
     warnings.filterwarnings("ignore")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--name", default="squeezenet1_1")
     parser.add_argument("--weights", default="IMAGENET1K_V1", help="a name, a .safetensors file, or none")
     parser.add_argument("--mean", type=float, nargs=3, default=[0.485, 0.456, 0.406])
     parser.add_argument("--std", type=float, nargs=3, default=[0.229, 0.224, 0.225])
+    return parser
+
+
+def main() -> None:
+    """Run the recipe once and print its result as JSON."""
+    parser = options(__doc__)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--cached", action="store_true", help="channels last, and features kept in memory")
     print(json.dumps(run(parser.parse_args())))

@@ -1,6 +1,5 @@
 """What all benchmarks share: rounds in which the ways take turns, and tables of medians, spreads and ratios."""
 
-import os
 import platform
 import statistics
 import subprocess
@@ -10,14 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from blurtrain.cores import cores
+
 RESULTS = Path(__file__).parent / "results"
 PYTHON = sys.executable
 Way = Callable[[], object]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def seconds(way: Way) -> float:

@@ -46,17 +46,18 @@ class Curvature:
         blocks = 1 if classes == 2 else max(1, BLOCKS // self._size**2)  # two classes have the same curvature
         self._groups = torch.arange(classes).tensor_split(min(classes, blocks))
         self._blocks = torch.zeros(len(self._groups), self._size, self._size, dtype=torch.float64, device=point.device)
+        count = int(mask.sum())
         for some in rows.blocks(self._size + classes, AT_ONCE):
             standard = (rows.block(some)[mask[some]] - mean) / scale
+            if not len(standard):
+                continue
             inputs = torch.cat([standard, torch.ones_like(standard[:, :1])], 1)
             probabilities = (inputs @ point.T).softmax(1)
             weights = probabilities * (1 - probabilities)
-            if not len(inputs):
-                continue
-            share = ROWS * self._size * len(inputs) / int(mask.sum())
+            share = ROWS * self._size * len(inputs) / count
             for block, group in zip(self._blocks, self._groups, strict=True):
                 block += _weighted_square(inputs, weights[:, group].mean(1), share)
-        self._blocks /= int(mask.sum())
+        self._blocks /= count
 
     def inverse(self, l2: float) -> Callable[[Points], Points]:
         """What multiplies gradients by the inverse of the blocks with a penalty.

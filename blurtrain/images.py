@@ -17,11 +17,11 @@ from blurtrain.config import DataConfig, OnBadImage
 from blurtrain.decoding import Geometry
 from blurtrain.errors import DataError
 from blurtrain.progress import say
-from blurtrain.reading import Bad, decode_missing, keys_of, name_all, pixel_table
+from blurtrain.reading import Bad, contents, decode_missing, keys_of, name_all, pixel_table
 from blurtrain.reduction import reduced
 from blurtrain.sources import Item, Part, Source, open_source, why
 from blurtrain.splits import deal, split
-from blurtrain.store import ID, Ids, Table
+from blurtrain.store import Ids, Table
 
 RARE_FORMAT = 0.02  # a format below this share of the images is worth a look
 
@@ -160,7 +160,7 @@ def load(
         decode_missing(whole, keys, geometry, table, bad)
         source = _without(whole, bad, on_bad_image)
         keys = keys[source.indices]
-        ids = table.read(keys, "content").reshape(len(keys), ID.itemsize).view(ID)[:, 0]
+        ids = contents(table, keys)
         sizes = table.read(keys, "size")
         pixels = StoredPixels(table, keys)
     _mention_rare_formats(source)
@@ -229,8 +229,7 @@ def survey(config: DataConfig, geometry: Geometry, cache: Path | Literal[False])
         table = pixel_table(geometry, cache)
         unread = ~table.has(ids)
         if not unread.all():
-            keys = ids[~unread]
-            ids[~unread] = table.read(keys, "content").reshape(len(keys), ID.itemsize).view(ID)[:, 0]
+            ids[~unread] = contents(table, ids[~unread])
     loaded = _image_set(config, geometry, whole, source, bad, ids, sizes, DecodedPixels(source, geometry))
     return Survey(loaded, np.flatnonzero(unread))
 

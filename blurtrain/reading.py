@@ -74,6 +74,11 @@ def decode_missing(source: Source, keys: Ids, geometry: Geometry, table: Table, 
         bad.update(dict.fromkeys(np.flatnonzero(keys == keys[index]).tolist(), bad[index]))  # the same bytes elsewhere
 
 
+def contents(table: Table, keys: Ids) -> Ids:
+    """Names by content of stored images."""
+    return table.read(keys, "content").reshape(len(keys), ID.itemsize).view(ID)[:, 0]
+
+
 def name_all(source: Source, geometry: Geometry, bad: Bad) -> tuple[Ids, Int32[np.ndarray, "images 2"]]:
     """Content name and size of every image; the pixels are let go."""
     ids, sizes = np.empty(len(source.items), ID), np.empty((len(source.items), 2), np.int32)
