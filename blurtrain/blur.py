@@ -17,8 +17,9 @@ from jaxtyping import Complex128, Float, Float32, Float64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from blurtrain import warps
 from blurtrain.convolution import Kernel, Separable
-from blurtrain.kernels import kernel
+from blurtrain.kernels import FAMILIES, border_of, has_kernel, kernel, motion_severity
 from blurtrain.views import CLEAN, Blur, Border
 
 DIRECT_TAPS = 128  # from more weights above 0 on, a Fourier transform is faster than OpenCV's filter
@@ -53,13 +54,37 @@ def blur_pixels(
     deviation = np.ones(channels) if std is None else np.array(std, np.float64)
     shift = np.zeros(channels) if mean is None else -np.array(mean, np.float64) / deviation
     if view != CLEAN:
-        return _filter(pixels, view, 1 / (255 * deviation), shift)
+        return _seen(pixels, view, 1 / deviation, shift)
     images = np.empty(pixels.shape, np.float32)
     tables = (np.arange(256) / 255 / deviation[:, None] + shift[:, None]).astype(np.float32)
     for channel, table in enumerate(tables):
         for plane, target in zip(pixels[:, channel], images[:, channel], strict=True):
             cv2.LUT(plane, table, dst=target)
     return images
+
+
+def _seen(
+    pixels: UInt8[np.ndarray, "batch channel height width"],
+    view: Blur,
+    scale: Float64[np.ndarray, " channel"],
+    shift: Float64[np.ndarray, " channel"],
+) -> Float32[np.ndarray, "batch channel height width"]:
+    """Blurred images in [0, 1], multiplied by their channel's scale, plus its shift."""
+    side = min(pixels.shape[-2:])
+    if has_kernel(view):
+        return _filter(pixels, kernel(view, side), border_of(view), scale / 255, shift)
+    if FAMILIES[view.family].kernel is None:
+        images = warps.warped(pixels, view)
+        images *= scale.astype(np.float32)[:, None, None]
+        images += shift.astype(np.float32)[:, None, None]
+        return images
+    made = (motion_severity(view, side, warps.angle(image, view)) for image in pixels)
+    return np.concatenate(
+        [
+            _filter(image[None], one, border_of(view), scale / 255, shift)
+            for image, one in zip(pixels, made, strict=True)
+        ]
+    )
 
 
 def blur(
@@ -69,45 +94,50 @@ def blur(
 
     Raises:
         ValueError: If the images are not floating point.
-        ConfigError: If the blur's file cannot be read or holds no point-spread function.
+        ConfigError: If the blur's file cannot be read or holds no point-spread function, or if no single kernel makes
+            the blur: `blur_pixels` knows those, too.
     """
     if not images.is_floating_point():
         raise ValueError(f"images must be floating point, got {images.dtype}")
     if view == CLEAN:
         return images
+    made = kernel(view, min(images.shape[-2:]))
     if images.device.type == "cpu" and images.dtype == torch.float32 and not images.requires_grad:
-        return torch.from_numpy(_filter(images.numpy(), view, np.ones(images.shape[1]), np.zeros(images.shape[1])))
+        ones, zeros = np.ones(images.shape[1]), np.zeros(images.shape[1])
+        return torch.from_numpy(_filter(images.numpy(), made, border_of(view), ones, zeros))
     # Taps in half precision would not sum to 1, and autocast would make them so.
     exact = images if images.dtype == torch.float64 else images.float()
-    made = kernel(view)
     with torch.autocast(images.device.type, enabled=False):
         if isinstance(made, Separable):
-            blurred = _products(exact, made, view.border)
+            blurred = _products(exact, made, border_of(view))
         elif _taps(made) <= SHIFTED_TAPS:
-            blurred = _shifts(exact, made, view.border)
+            blurred = _shifts(exact, made, border_of(view))
         else:
-            blurred = _transforms(exact, made, view.border)
+            blurred = _transforms(exact, made, border_of(view))
     return blurred.to(images.dtype)
 
 
 def _filter(
-    images: np.ndarray, view: Blur, scale: Float64[np.ndarray, " channel"], shift: Float64[np.ndarray, " channel"]
+    images: np.ndarray,
+    made: Kernel,
+    rule: Border,
+    scale: Float64[np.ndarray, " channel"],
+    shift: Float64[np.ndarray, " channel"],
 ) -> Float32[np.ndarray, "batch channel height width"]:
     """Each colour plane by itself, which needs no change of memory layout and gives one result in any batch.
 
     The blurred values are multiplied by their channel's scale, and then its shift is added.
     """
-    made = kernel(view)
     blurred = np.empty(images.shape, np.float32)
     for channel in range(images.shape[1]):
         planes, targets = images[:, channel], blurred[:, channel]
         affine = float(scale[channel]), float(shift[channel])
         if isinstance(made, Separable):
-            _separable(planes, targets, made, view.border, *affine)
+            _separable(planes, targets, made, rule, *affine)
         elif _taps(made) <= DIRECT_TAPS:
-            _direct(planes, targets, made, view.border, *affine)
+            _direct(planes, targets, made, rule, *affine)
         else:
-            _fourier(planes, targets, made, view.border, *affine)
+            _fourier(planes, targets, made, rule, *affine)
     return blurred
 
 

@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float64, Shaped
 from blurtrain import inference, metrics, runs
 from blurtrain.errors import RunError
 from blurtrain.files import read_sealed
-from blurtrain.kernels import is_heavy, kernel
+from blurtrain.imagenet_c import described, table_in_words
+from blurtrain.kernels import is_heavy, standard_deviation
 from blurtrain.sweep import PREDICTIONS, ViewPredictions, head_metrics, read_predictions
 from blurtrain.version import VERSION
 from blurtrain.views import CLEAN, Blur
@@ -42,6 +43,11 @@ class Arms:
     def reference(self) -> str:
         """The arm that the others are compared with."""
         return next(iter(self.runs))
+
+    @property
+    def side(self) -> int:
+        """Of the images as the network sees them, px."""
+        return self.runs[self.reference].side
 
 
 def open_arms(folders: Sequence[Path]) -> Arms:
@@ -74,7 +80,7 @@ def open_arms(folders: Sequence[Path]) -> Arms:
         named[next(name for name in names if name not in named)] = run
     copies = tuple(view for run in loaded for view in run.config.train_views[1:])
     views = first.config.test_views
-    return Arms(named, views, tuple(is_heavy(view, copies) for view in views))
+    return Arms(named, views, tuple(is_heavy(view, copies, first.side) for view in views))
 
 
 def _solver(run: runs.Run) -> object:
@@ -151,6 +157,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, JsonValue]:
         "groups": len(np.unique(groups)),
         "heads": len(next(iter(correct.values()))),
         "native_pixels_per_pixel": arms.runs[arms.reference].result["native_pixels_per_pixel"],
+        "severities": table_in_words(arms.side) if any(view.severity for view in arms.views) else None,
         "views": per_view,
         "heavy_mean": _heavy_mean(arms, heavy_correct, groups) if heavy_correct else None,
         "equal_epochs": _equal_epochs(arms),
@@ -162,12 +169,13 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, JsonValue]:
 def _compare_view(
     arms: Arms, view: Blur, heavy: bool, read: _View, correct: Mapping[str, Bool[np.ndarray, "heads images"]]
 ) -> dict[str, JsonValue]:
-    classes = len(arms.runs[arms.reference].classes)
+    classes, side = len(arms.runs[arms.reference].classes), arms.side
     reference = correct[arms.reference]
     return {
         "family": view.family,
         "strength": view.strength,
-        "standard_deviation": 0.0 if view == CLEAN else kernel(view).standard_deviation,
+        "standard_deviation": standard_deviation(view, side),
+        "parameters": described(view, side) if view.severity else None,
         "angle": view.angle,
         "border": view.border,
         "name": view.name,

@@ -5,96 +5,23 @@ defaults together are the augmented arm on the embedded image set; the baseline 
 ``copies: []``.
 """
 
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 
-from blurtrain.errors import ConfigError
-from blurtrain.kernels import FAMILIES
-from blurtrain.views import CLEAN, Blur, Border
+from blurtrain.grids import BlurGrid as BlurGrid  # its name for users of this module
+from blurtrain.grids import absolute, is_finite, is_path, require
+from blurtrain.views import CLEAN, Blur
 
 OnBadImage = Literal["error", "skip"]
-
-if TYPE_CHECKING:
-    Family = str
-else:
-    Family = Literal[tuple(FAMILIES)]
 
 MOST_NAME = 200  # bytes: with what is added, below the 255 of every file system
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 EMBEDDED = "glyphs"  # the image set that needs no files
-
-
-def _require(condition: bool, key: str, allowed: str, got: object) -> None:
-    if not condition:
-        raise ConfigError(f"{key} must be {allowed}, got {got!r}")
-
-
-def _finite(value: float) -> bool:
-    return not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_path(text: str) -> bool:
-    """Whether an operating system can be asked for it."""
-    return text != "" and "\0" not in text
-
-
-def _absolute(path: str) -> str:
-    """Whole and without links; where links lead in a circle, Path.resolve would raise."""
-    return os.path.realpath(path)
-
-
-@dataclass(frozen=True)
-class BlurGrid:
-    """One blur family at several strengths.
-
-    Args:
-        family: Kind of kernel.
-        strengths: Pixels at the network's input resolution, 0 is the clean view; what they measure differs by family
-            (`blurtrain.kernels.FAMILIES`). For psf network pixels in a pixel of the file, 1 where they are left out.
-        border: How the image continues beyond its edge.
-        angle: Of a family that has one, in degrees, counter-clockwise from the right; 0 where it is left out.
-        file: The measured point-spread function of psf: a .npy file or an image.
-    """
-
-    family: Family = "gaussian"
-    strengths: tuple[float, ...] = ()
-    border: Border = "reflect101"
-    angle: float | None = None
-    file: str | None = None
-
-    def __post_init__(self) -> None:
-        _require(self.family in FAMILIES, "family", f"one of {', '.join(FAMILIES)}", self.family)
-        _require(self.border in get_args(Border), "border", f"one of {', '.join(get_args(Border))}", self.border)
-        known = FAMILIES[self.family]
-        strengths = self.strengths or ()  # None where YAML has nothing behind the key
-        _require(bool(strengths) or known.from_file, "strengths", "a list of at least one number", list(strengths))
-        for strength in strengths:
-            fits = _finite(strength) and (strength == 0 or known.allows(strength))
-            _require(fits, f"strength of {self.family}", known.allowed, strength)
-        _require(len(set(strengths)) == len(strengths), "strengths", "all different", list(strengths))
-        _require(self.angle is None or known.directed, "angle", f"left out: {self.family} has none", self.angle)
-        _require(self.angle is None or _finite(self.angle), "angle", "a finite number of degrees", self.angle)
-        wanted = "a .npy file or an image" if known.from_file else f"left out: {self.family} needs none"
-        is_given = self.file is not None and _is_path(self.file)
-        _require(is_given if known.from_file else self.file is None, "file", wanted, self.file)
-
-    def blurs(self) -> tuple[Blur, ...]:
-        """The blurs of this grid, in its order."""
-        angle = float(self.angle or 0) % 360 if FAMILIES[self.family].directed else None
-        return tuple(
-            CLEAN if strength == 0 else Blur(self.family, float(strength), angle, self.border, self.file)
-            for strength in self.strengths or (1.0,)
-        )
-
-    def resolved(self) -> "BlurGrid":
-        """The same with an absolute path."""
-        return self if self.file is None else replace(self, file=_absolute(self.file))
 
 
 @dataclass(frozen=True)
@@ -113,8 +40,8 @@ class GlyphsConfig:
 
     def __post_init__(self) -> None:
         for key, count in (("train", self.train), ("test", self.test)):
-            _require(10 <= count <= 1_000_000, f"data.glyphs.{key}", "from 10 to 1000000", count)
-        _require(0 <= self.seed < 2**63, "data.glyphs.seed", "from 0 to 2**63 - 1", self.seed)
+            require(10 <= count <= 1_000_000, f"data.glyphs.{key}", "from 10 to 1000000", count)
+        require(0 <= self.seed < 2**63, "data.glyphs.seed", "from 0 to 2**63 - 1", self.seed)
 
 
 @dataclass(frozen=True)
@@ -125,21 +52,24 @@ class DataConfig:
         root: ``glyphs`` (embedded), or a folder ROOT/train/CLASS, ROOT/test/CLASS (and perhaps ROOT/val/CLASS),
             or a folder ROOT/CLASS that is split by image content.
         test_fraction: Share of each class that becomes the test split of a ROOT/CLASS folder.
+        view_seed: Of what some blurs draw for every image: the angle of a motion, the pixels that glass displaces.
         glyphs: Size of the embedded set.
     """
 
     root: str = EMBEDDED
     test_fraction: float = 0.25
+    view_seed: int = 0
     glyphs: GlyphsConfig = field(default_factory=GlyphsConfig)
 
     def __post_init__(self) -> None:
-        _require(_is_path(self.root), "data.root", "'glyphs' or a folder", self.root)
-        _require(
-            _finite(self.test_fraction) and 0 < self.test_fraction < 1,
+        require(is_path(self.root), "data.root", "'glyphs' or a folder", self.root)
+        require(
+            is_finite(self.test_fraction) and 0 < self.test_fraction < 1,
             "data.test_fraction",
             "between 0 and 1",
             self.test_fraction,
         )
+        require(0 <= self.view_seed < 2**63, "data.view_seed", "from 0 to 2**63 - 1", self.view_seed)
 
 
 @dataclass(frozen=True)
@@ -167,16 +97,16 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         for key, pixels in (("resize", self.resize), ("crop", self.crop)):
-            _require(pixels is None or 8 <= pixels <= 4096, f"backbone.{key}", "from 8 to 4096 px", pixels)
+            require(pixels is None or 8 <= pixels <= 4096, f"backbone.{key}", "from 8 to 4096 px", pixels)
         for value in self.mean or ():
-            _require(_finite(value) and abs(value) <= 1e6, "backbone.mean", "three numbers from -1e6 to 1e6", value)
+            require(is_finite(value) and abs(value) <= 1e6, "backbone.mean", "three numbers from -1e6 to 1e6", value)
         for value in self.std or ():
-            _require(_finite(value) and 1e-6 <= value <= 1e6, "backbone.std", "three numbers from 1e-6 to 1e6", value)
-        _require(_is_path(self.weights), "backbone.weights", "a name or a file", self.weights)
+            require(is_finite(value) and 1e-6 <= value <= 1e6, "backbone.std", "three numbers from 1e-6 to 1e6", value)
+        require(is_path(self.weights), "backbone.weights", "a name or a file", self.weights)
         is_hash = self.sha256 is None or (
             len(self.sha256) == 64 and set(self.sha256.lower()) <= set("0123456789abcdef")
         )
-        _require(is_hash, "backbone.sha256", "64 hexadecimal digits", self.sha256)
+        require(is_hash, "backbone.sha256", "64 hexadecimal digits", self.sha256)
 
 
 @dataclass(frozen=True)
@@ -194,12 +124,12 @@ class HeadConfig:
     tolerance: float = 1e-5
 
     def __post_init__(self) -> None:
-        _require(len(self.l2) > 0, "head.l2", "a list of at least one number", list(self.l2))
+        require(len(self.l2) > 0, "head.l2", "a list of at least one number", list(self.l2))
         for value in self.l2:
-            _require(_finite(value) and 1e-9 <= value <= 1e9, "head.l2", "numbers from 1e-9 to 1e9", value)
-        _require(2 <= self.folds <= 100, "head.folds", "from 2 to 100", self.folds)
-        in_range = _finite(self.tolerance) and 1e-10 <= self.tolerance <= 1e-2
-        _require(in_range, "head.tolerance", "from 1e-10 to 0.01", self.tolerance)
+            require(is_finite(value) and 1e-9 <= value <= 1e9, "head.l2", "numbers from 1e-9 to 1e9", value)
+        require(2 <= self.folds <= 100, "head.folds", "from 2 to 100", self.folds)
+        in_range = is_finite(self.tolerance) and 1e-10 <= self.tolerance <= 1e-2
+        require(in_range, "head.tolerance", "from 1e-10 to 0.01", self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -221,13 +151,13 @@ class MinibatchConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        _require(1 <= self.epochs <= 10_000, "minibatch.epochs", "from 1 to 10000", self.epochs)
+        require(1 <= self.epochs <= 10_000, "minibatch.epochs", "from 1 to 10000", self.epochs)
         rate = self.learning_rate
-        _require(_finite(rate) and 0 < rate <= 10, "minibatch.learning_rate", "above 0 and at most 10", rate)
+        require(is_finite(rate) and 0 < rate <= 10, "minibatch.learning_rate", "above 0 and at most 10", rate)
         decay = self.weight_decay
-        _require(_finite(decay) and 0 <= decay <= 10, "minibatch.weight_decay", "from 0 to 10", decay)
-        _require(0 <= self.seed < 2**63, "minibatch.seed", "from 0 to 2**63 - 1", self.seed)
-        _require(0 <= self.workers <= 256, "minibatch.workers", "from 0 to 256", self.workers)
+        require(is_finite(decay) and 0 <= decay <= 10, "minibatch.weight_decay", "from 0 to 10", decay)
+        require(0 <= self.seed < 2**63, "minibatch.seed", "from 0 to 2**63 - 1", self.seed)
+        require(0 <= self.workers <= 256, "minibatch.workers", "from 0 to 256", self.workers)
 
 
 @dataclass(frozen=True)
@@ -268,36 +198,34 @@ class Config:
     on_bad_image: OnBadImage = "error"
 
     def __post_init__(self) -> None:
-        _require(1 <= self.batch_size <= 4096, "batch_size", "from 1 to 4096", self.batch_size)
+        require(1 <= self.batch_size <= 4096, "batch_size", "from 1 to 4096", self.batch_size)
         if self.name is not None:
             is_name = self.name.strip(". ") != "" and not set(self.name) & set("/\\") and self.name.isprintable()
-            _require(is_name, "name", "a file name without slashes and control characters", self.name)
-            _require(not _is_nothing(self.name), "name", "a name that YAML does not take for nothing", self.name)
+            require(is_name, "name", "a file name without slashes and control characters", self.name)
+            require(not _is_nothing(self.name), "name", "a name that YAML does not take for nothing", self.name)
         is_short = len(os.fsencode(self.experiment)) <= MOST_NAME and self.experiment.isprintable()
         key = "name" if self.name else "name, made of data.root and backbone.name where it is not given,"
-        _require(is_short, key, f"printable and at most {MOST_NAME} bytes long", self.experiment)
-        _require(_is_path(str(self.runs)), "runs", "a folder", str(self.runs))
-        _require(CLEAN not in _expand(self.copies), "copies", "blurs with a strength above 0", 0)
+        require(is_short, key, f"printable and at most {MOST_NAME} bytes long", self.experiment)
+        require(is_path(str(self.runs)), "runs", "a folder", str(self.runs))
+        require(CLEAN not in self._expand(self.copies), "copies", "blurs with a strength above 0", 0)
         for key, views in (("copies", self.train_views), ("sweep", self.test_views)):
             names = [replace(view, border="reflect101").name for view in views]
-            _require(len(set(names)) == len(names), key, "blurs that differ by 0.001 px and have one border", names)
-        is_folder = (
-            isinstance(self.cache, Path) and _is_path(str(self.cache)) and str(self.cache).lower() not in _SWITCH
-        )
-        _require(self.cache is False or is_folder, "cache", "a folder or false", str(self.cache))
+            require(len(set(names)) == len(names), key, "blurs that differ by 0.001 px and have one border", names)
+        is_folder = isinstance(self.cache, Path) and is_path(str(self.cache)) and str(self.cache).lower() not in _SWITCH
+        require(self.cache is False or is_folder, "cache", "a folder or false", str(self.cache))
         fits = self.cache is not False or self.engine != "onnxruntime"
-        _require(fits, "engine", "auto or torch where cache is false, because training runs in torch", self.engine)
-        _require(len(self.test_views) > 1, "sweep", "at least one blur with a strength above 0", list(self.sweep))
+        require(fits, "engine", "auto or torch where cache is false, because training runs in torch", self.engine)
+        require(len(self.test_views) > 1, "sweep", "at least one blur with a strength above 0", list(self.sweep))
 
     @property
     def train_views(self) -> tuple[Blur, ...]:
         """The clean view, then the copies: nothing else tells the arms apart."""
-        return (CLEAN, *_expand(self.copies))
+        return (CLEAN, *self._expand(self.copies))
 
     @property
     def test_views(self) -> tuple[Blur, ...]:
         """The clean view, then the blurs of the sweep by family and strength."""
-        blurs = _expand(self.sweep)
+        blurs = self._expand(self.sweep)
         return (CLEAN, *sorted(blur for blur in blurs if blur != CLEAN))
 
     @property
@@ -308,7 +236,7 @@ class Config:
     @property
     def experiment(self) -> str:
         """The name, or one made of the image folder and the backbone."""
-        return self.name or f"{Path(_absolute(self.data.root)).name or 'images'}-{self.backbone.name}"
+        return self.name or f"{Path(absolute(self.data.root)).name or 'images'}-{self.backbone.name}"
 
     @property
     def run_folder(self) -> Path:
@@ -320,6 +248,10 @@ class Config:
         """Where this experiment's comparison lies."""
         return self.runs / f"compare-{self.experiment}"
 
+    def _expand(self, grids: Iterable[BlurGrid]) -> tuple[Blur, ...]:
+        """The distinct blurs of several grids, in order."""
+        return tuple(dict.fromkeys(blur for grid in grids for blur in grid.blurs(self.data.view_seed)))
+
     def baseline(self) -> "Config":
         """The same config without copies."""
         return replace(self, copies=())
@@ -328,9 +260,9 @@ class Config:
         """The same with absolute paths, so that a stored config means the same wherever it is read."""
         root, weights = self.data.root, self.backbone.weights
         if root != EMBEDDED:
-            root = _absolute(root)
+            root = absolute(root)
         if weights.endswith(WEIGHT_SUFFIXES):
-            weights = _absolute(weights)
+            weights = absolute(weights)
         return replace(
             self,
             data=replace(self.data, root=root),
@@ -362,11 +294,6 @@ def _is_nothing(text: str) -> bool:
         return yaml.safe_load(text) is None
     except yaml.YAMLError:
         return False
-
-
-def _expand(grids: Iterable[BlurGrid]) -> tuple[Blur, ...]:
-    """The distinct blurs of several grids, in order."""
-    return tuple(dict.fromkeys(blur for grid in grids for blur in grid.blurs()))
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - any dataclass tree to plain YAML values

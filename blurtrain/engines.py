@@ -29,6 +29,7 @@ from blurtrain.blur import blur, blur_pixels
 from blurtrain.cores import cores
 from blurtrain.errors import StoreError
 from blurtrain.files import file_sha256, remove_partial, sha256, whole_file, write_json
+from blurtrain.kernels import has_kernel
 from blurtrain.locks import held
 from blurtrain.progress import say
 from blurtrain.views import CLEAN, Blur
@@ -80,8 +81,8 @@ class TorchEngine:
 
     def _images(self, pixels: Pixels, view: Blur) -> Float32[Tensor, "batch 3 height width"]:
         """The images seen through the blur, on the device."""
-        if self.device.type == "cpu":
-            return torch.from_numpy(blur_pixels(pixels, view))
+        if self.device.type == "cpu" or not has_kernel(view):  # such a blur is made on the CPU wherever the network is
+            return torch.from_numpy(blur_pixels(pixels, view)).to(self.device)
         staged = torch.from_numpy(pixels).pin_memory()
         return blur(staged.to(self.device, non_blocking=True) / 255, view)
 

@@ -27,6 +27,7 @@ from blurtrain.progress import Progress, progress, say
 from blurtrain.store import Table
 from blurtrain.views import Blur
 
+IMAGENET_C_VERSION = 1  # the same for ImageNet-C's severities alone
 BLUR_VERSION = 2  # raise it when the same blur would give other pixels
 SHARD_ROWS = 512  # an interrupted extraction repeats at most this many forward passes
 SHARD_ROWS_FOR = 32  # so many images at once; engines that run more have larger shards, or would wait for the disk
@@ -69,7 +70,8 @@ class FeatureStore:
             "libraries": f"torch {torch.__version__}, torchvision {torchvision.__version__}, "
             f"opencv {cv2.__version__}, scipy {scipy.__version__}",
             "view": view.name,
-            "blur": [view.family, view.strength, view.angle, view.border, BLUR_VERSION, *filter(None, [content(view)])],
+            "blur": [view.family, view.strength, view.angle, view.border, BLUR_VERSION, *filter(None, [content(view)])]
+            + ["severity", IMAGENET_C_VERSION, view.seed] * view.severity,
         }
         group = f"{self.backbone}-{self.fingerprint[:8]}"
         return Table(self.cache / "features" / group / f"{view.slug}-{sha256(repr(key))[:8]}", key)

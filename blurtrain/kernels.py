@@ -7,9 +7,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from blurtrain import psf
+from blurtrain import imagenet_c, psf
 from blurtrain.convolution import Kernel, Separable, Taps, Weights, from_weights
-from blurtrain.views import CLEAN, Blur
+from blurtrain.errors import ConfigError
+from blurtrain.views import CLEAN, Blur, Border
 
 TRUNCATE = 4.0  # standard deviations: the cut tail of a gaussian is below 7e-5
 MOST = 1000.0  # px: the largest strength
@@ -135,7 +136,7 @@ class Family:
     """A kind of blur.
 
     Args:
-        kernel: Makes the kernel of a blur.
+        kernel: Makes the kernel of a blur, where one does.
         spread: Nominal standard deviation of that kernel along its widest direction, px.
         strength: What the strength measures.
         allowed: The legal range in words, with 0 for no blur.
@@ -144,7 +145,7 @@ class Family:
         from_file: Whether it reads a file.
     """
 
-    kernel: Callable[[Blur], Kernel]
+    kernel: Callable[[Blur], Kernel] | None
     spread: Callable[[Blur], float]
     strength: str
     allowed: str = f"a number from 0 to {MOST:g} px"
@@ -186,17 +187,55 @@ FAMILIES: dict[str, Family] = {
         allows=lambda strength: 0 < strength <= 16,
         from_file=True,
     ),
+    **{
+        name: Family(
+            None,
+            lambda blur: 0.0,  # a severity has its own
+            "severity",
+            allowed=f"left out: {name} has ImageNet-C's severities alone, such as severity: [1, 2, 3, 4, 5]",
+            allows=lambda _: False,
+        )
+        for name in ("zoom", "glass")
+    },
 }
+
+WITH_KERNEL = [name for name, family in FAMILIES.items() if family.kernel is not None]
 
 
 @lru_cache(maxsize=64)
-def kernel(blur: Blur) -> Kernel:
+def kernel(blur: Blur, side: int = 0) -> Kernel:
     """The kernel of a blur with a strength above 0.
 
+    Args:
+        blur: The blur.
+        side: Of the images in px, which a severity depends on.
+
     Raises:
-        ConfigError: If its file cannot be read or holds no point-spread function.
+        ConfigError: If its file cannot be read or holds no point-spread function, or if no single kernel makes it.
     """
-    return FAMILIES[blur.family].kernel(blur)
+    make = FAMILIES[blur.family].kernel
+    if make is None or not has_kernel(blur):
+        raise ConfigError(f"{blur.name} has no kernel of its own: give one of {', '.join(WITH_KERNEL)} by strengths")
+    if not blur.severity:
+        return make(blur)
+    values = imagenet_c.parameters(blur, side)
+    return gaussian(*values) if blur.family == "gaussian" else from_weights(imagenet_c.disk(*values))
+
+
+def motion_severity(blur: Blur, side: int, angle: float) -> Kernel:
+    """The kernel of one image's motion at a severity, for images of that side."""
+    radius, sigma = imagenet_c.parameters(blur, side)
+    return half_gaussian(sigma, angle, last=2 * math.ceil(radius))
+
+
+def has_kernel(blur: Blur) -> bool:
+    """Whether one kernel makes it, the same for every image."""
+    return FAMILIES[blur.family].kernel is not None and not (blur.severity and blur.family in imagenet_c.DRAWN)
+
+
+def border_of(blur: Blur) -> Border:
+    """How the image continues beyond its edge."""
+    return imagenet_c.BORDERS[blur.family] if blur.severity else blur.border
 
 
 def content(blur: Blur) -> str:
@@ -208,12 +247,26 @@ def content(blur: Blur) -> str:
     return "" if blur.file is None else psf.read(blur.file).sha256
 
 
-def spread(blur: Blur) -> float:
-    """Nominal standard deviation of the kernel in px: what slight and heavy are measured by."""
-    return 0.0 if blur == CLEAN else FAMILIES[blur.family].spread(blur)
+def spread(blur: Blur, side: int = 0) -> float:
+    """Nominal standard deviation of the kernel in px: what slight and heavy are measured by.
+
+    Args:
+        blur: The blur.
+        side: Of the images in px, which a severity depends on.
+    """
+    if blur == CLEAN:
+        return 0.0
+    return imagenet_c.spread(blur, side) if blur.severity else FAMILIES[blur.family].spread(blur)
 
 
-def is_heavy(view: Blur, copies: tuple[Blur, ...]) -> bool:
+def standard_deviation(blur: Blur, side: int = 0) -> float:
+    """That of the kernel itself, where one makes the blur; else the same as `spread`."""
+    if blur == CLEAN:
+        return 0.0
+    return kernel(blur, side).standard_deviation if has_kernel(blur) else spread(blur, side)
+
+
+def is_heavy(view: Blur, copies: tuple[Blur, ...], side: int = 0) -> bool:
     """Whether a test view is at least twice as wide as the strongest copy; never where there are no copies."""
-    strongest = max((spread(copy) for copy in copies), default=math.inf)
-    return spread(view) >= HEAVY * strongest
+    strongest = max((spread(copy, side) for copy in copies), default=math.inf)
+    return spread(view, side) >= HEAVY * strongest

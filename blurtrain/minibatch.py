@@ -29,8 +29,7 @@ from blurtrain.fitting import quiet_trainer, run
 from blurtrain.heads import Heads, Trained
 from blurtrain.images import ImageSet
 from blurtrain.progress import Progress, progress, say
-from blurtrain.transforms import transform_of
-from blurtrain.views import CLEAN, Blur
+from blurtrain.views import Blur
 
 HELD_OUT = 20_000  # rows on which snapshots are compared: 160 MB of 2048 features, and losses good to half a percent
 
@@ -79,8 +78,7 @@ def fit(
         folds=0 if folds is None else int(folds.max()) + 1,
     )
     classifier.strict_loading = False  # checkpoints are without the backbone
-    copies = [view if view == CLEAN else transform_of(view) for view in views]
-    data = ImageDataModule(images, copies, batch_size=batch_size, workers=config.workers, seed=config.seed, folds=folds)
+    data = ImageDataModule(images, views, batch_size=batch_size, workers=config.workers, seed=config.seed, folds=folds)
     interval = -(-len(images.train) // batch_size)  # steps of one clean epoch, whatever the copies
     total = config.epochs * -(-len(images.train) * len(views) // batch_size)
     with progress("training heads", config.epochs * len(images.train) * len(views)) as bar:

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
-from blurtrain.config import BlurGrid
 from blurtrain.errors import BlurtrainError, ConfigError
+from blurtrain.grids import BlurGrid
 
 NO_VALUE = "{} has no value: give one, or leave the key out"
 A_BLUR = "{family: gaussian, strengths: [1, 2]}"

@@ -20,6 +20,7 @@ from blurtrain.config import Config
 from blurtrain.decoding import Geometry
 from blurtrain.errors import ConfigError, DataError
 from blurtrain.files import whole_file
+from blurtrain.imagenet_c import table_in_words
 from blurtrain.kernels import FAMILIES, is_heavy
 from blurtrain.progress import say
 from blurtrain.sources import Item, Source, open_source, why
@@ -71,12 +72,14 @@ class Sheet:
         views: Of the columns; the first one is clean.
         copies: Those of them that join the training images.
         rows: The images.
+        side: Of the network's input, px.
     """
 
     title: str
     views: tuple[Blur, ...]
     copies: tuple[Blur, ...]
     rows: tuple[Row, ...]
+    side: int
 
     @property
     def summary(self) -> str:
@@ -87,21 +90,23 @@ class Sheet:
     @property
     def notes(self) -> list[str]:
         """What stands under the pictures."""
-        families = dict.fromkeys(view.family for view in self.views if view != CLEAN)
+        families = dict.fromkeys(view.family for view in self.views if view != CLEAN and not view.severity)
         strengths = ", ".join(f"{name}: {FAMILIES[name].strength}" for name in families)
         resized = any(row.scale != 1 for row in self.rows)
         also = "; below the pictures in px of the image file" if resized else ""
-        lines = [f"Strengths in px at network size ({strengths}){also}."]
+        lines = [f"Strengths in px at network size ({strengths}){also}."] * bool(families)
+        if any(view.severity for view in self.views):
+            lines.append(f"Severities: {table_in_words(self.side)}.")
         if self.copies:
             lines.append("(copy) joins the training images of the augmented arm.")
-        if any(is_heavy(view, self.copies) for view in self.views):
+        if any(is_heavy(view, self.copies, self.side) for view in self.views):
             lines.append("* heavy: at least twice as wide as the strongest copy.")
         return lines
 
     def heading(self, view: Blur) -> str:
         """What stands above a column."""
         copy = " (copy)" if view in self.copies else ""
-        return f"{view.name}{copy}{' *' * is_heavy(view, self.copies)}"
+        return f"{view.name}{copy}{' *' * is_heavy(view, self.copies, self.side)}"
 
 
 def native(view: Blur, scale: float) -> str:
@@ -111,7 +116,7 @@ def native(view: Blur, scale: float) -> str:
         view: Its strength is in pixels of the network's input.
         scale: Native pixels in one of these.
     """
-    if view == CLEAN or scale == 1:
+    if view == CLEAN or view.severity or scale == 1:
         return ""
     strength = f"{view.strength * scale:.1f}"
     return f"= x {strength} native" if FAMILIES[view.family].from_file else f"= {strength} px native"
@@ -190,7 +195,7 @@ def sheet(config: Config, images: int = 4) -> Sheet:
     side = len(ordered[0].pictures[0])
     zoom = "" if side == geometry.crop else f", shown at {side} px"
     title = f"What {config.backbone.name} sees of {config.data.root}: {geometry.crop} x {geometry.crop} px{zoom}"
-    return Sheet(title, views, copies, ordered)
+    return Sheet(title, views, copies, ordered, geometry.crop)
 
 
 def _row(source: Source, index: int, geometry: Geometry, views: Sequence[Blur]) -> Row:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from blurtrain.comparison import RESULT
 from blurtrain.files import whole_file
 from blurtrain.kernels import FAMILIES
 from blurtrain.runs import load_run
@@ -75,7 +76,8 @@ def _counts(comparison: Comparison) -> str:
 def _label(view: Mapping[str, Any], comparison: Comparison) -> str:
     star = " *" if view["heavy"] else ""
     native = view["strength"] * comparison["native_pixels_per_pixel"]
-    scaled = f" ({native:.1f} native)" if view["strength"] and comparison["native_pixels_per_pixel"] != 1 else ""
+    in_pixels = view["strength"] and not view["parameters"]
+    scaled = f" ({native:.1f} native)" if in_pixels and comparison["native_pixels_per_pixel"] != 1 else ""
     return f"{view['name']}{scaled}{star}"
 
 
@@ -96,6 +98,8 @@ def _p(value: float | None) -> str:
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
+    if comparison["severities"]:
+        yield f"Severities: {comparison['severities']}; {RESULT} has the parameters of each."
     if not comparison["heavy_mean"]:
         yield "No view is heavy: none is at least twice as wide as the strongest copy."
         return
@@ -126,9 +130,9 @@ def _equal_epochs(comparison: Comparison) -> Iterator[str]:
 
 
 def _nominal(view: Mapping[str, Any]) -> float:
-    """What the strength of a blur stands for; a measured one is what it is."""
+    """What the strength of a blur stands for; a measured one and a severity are what they are."""
     family = FAMILIES.get(view["family"])
-    if family is None or family.from_file:
+    if family is None or family.from_file or view["parameters"]:
         return 0.0
     return family.spread(Blur(view["family"], view["strength"], view["angle"], view["border"]))
 
@@ -183,7 +187,8 @@ def accuracy_picture(path: Path, comparison: Comparison) -> None:
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, (curve, family) in zip(panels, curves.items(), strict=False):
         _draw_curves(panel, [view for view in views if view["curve"] in (curve, "clean")], comparison)
-        panel.set_xlabel(f"{curve} blur: {FAMILIES[family].strength}")
+        measure = "" if curve.endswith("severity") else f" blur: {FAMILIES[family].strength}"
+        panel.set_xlabel(f"{curve}{measure}")
         panel.set_ylabel("accuracy in %")
     for panel in panels[len(curves) :]:
         panel.remove()

@@ -38,6 +38,12 @@ class Run:
         names: list[str] = self.result["classes"]
         return names
 
+    @property
+    def side(self) -> int:
+        """Of the images as the network sees them, px."""
+        side: int = self.result["backbone"]["preprocessing"]["geometry"]["crop"]
+        return side
+
     def file(self, name: str) -> Path:
         """One of its files, compared with its checksum.
 

@@ -232,7 +232,7 @@ def metrics_of(predictions: ViewPredictions, view: Blur, classes: int, native_sc
         curve=view.curve,
         family=view.family,
         strength=view.strength,
-        strength_native=None if view.file is not None else view.strength * native_scale,
+        strength_native=None if view.file is not None or view.severity else view.strength * native_scale,
         angle=view.angle,
         images=len(predictions.labels),
         heads=len(accuracies),

@@ -21,7 +21,7 @@ from blurtrain.kernels import content, kernel
 from blurtrain.progress import progress, say
 from blurtrain.rows import Rows
 from blurtrain.version import VERSION
-from blurtrain.views import CLEAN, Blur
+from blurtrain.views import Blur
 
 EXPORT_CHECK_IMAGES = 8  # real images on which a new export of the backbone is compared with torch
 CHECKPOINT = ".checkpoint-"
@@ -49,8 +49,9 @@ def prepare(config: Config) -> Prepared:
     """
     silence()
     images.check_source(config.data)  # bad folders are told before the backbone is read
-    for view in {*config.train_views, *config.test_views} - {CLEAN}:
-        kernel(view)  # and bad point-spread functions
+    for view in (*config.train_views, *config.test_views):
+        if view.file is not None:
+            kernel(view)  # and bad point-spread functions
     backbone = backbones.load(config.backbone)
     loaded = images.load(config.data, backbone.preprocessing.geometry, config.cache, config.on_bad_image)
     if len(loaded.validation) == 0:

@@ -17,8 +17,8 @@ import torch
 from pydantic import BeforeValidator, model_validator
 
 from blurtrain.blur import blur, blur_pixels
-from blurtrain.config import BlurGrid
 from blurtrain.errors import BlurtrainError, ConfigError
+from blurtrain.grids import BlurGrid
 from blurtrain.kernels import FAMILIES, kernel
 from blurtrain.views import CLEAN, Blur, Border
 

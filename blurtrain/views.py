@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Border = Literal["reflect101", "symmetric", "replicate", "circular", "zero"]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Blur:
-    """One blur: a family at one strength, in pixels at the network's input resolution.
+    """One blur: a family at one strength, in pixels at the network's input resolution or as a severity.
 
-    Strength 0 is no blur, whatever the family; `CLEAN` is its one representation.
+    Strength 0 is no blur, whatever the family; `CLEAN` is its one representation. Blurs are ordered by family, then
+    strength.
 
     Args:
         family: A key of `blurtrain.kernels.FAMILIES`.
@@ -19,6 +20,9 @@ class Blur:
         angle: Degrees counter-clockwise from the right, for families that have a direction.
         border: How the image continues beyond its edge.
         file: Of a measured point-spread function.
+        severity: Whether the strength is one of ImageNet-C's severities, 1 to 5 (`blurtrain.imagenet_c`), which have
+            borders of their own.
+        seed: Of what is drawn for every image anew, where something is.
     """
 
     family: str = "clean"
@@ -26,6 +30,15 @@ class Blur:
     angle: float | None = None
     border: Border = "reflect101"
     file: str | None = None
+    severity: bool = False
+    seed: int | None = None
+
+    def __lt__(self, other: "Blur") -> bool:
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[Any, ...]:
+        return self.family, self.severity, self.strength, self.angle or 0.0, self.border, self.file or "", self.seed
 
     @property
     def name(self) -> str:
@@ -43,9 +56,11 @@ class Blur:
 
     def _named(self, strength: str) -> str:
         file = "" if self.file is None else f" {Path(self.file).stem}"
+        severity = " severity" if self.severity else ""
         angle = "" if self.angle is None else f" at {self.angle:g} degrees"
         border = "" if self.border == "reflect101" else f" {self.border}"
-        return f"{self.family}{file}{strength}{angle}{border}"
+        seed = f" seed {self.seed}" if self.seed else ""
+        return f"{self.family}{file}{severity}{strength}{angle}{border}{seed}"
 
     @property
     def slug(self) -> str:
