@@ -101,7 +101,7 @@ def stored(config: Config, ready: training.Prepared) -> Data:
     wanted = dict.fromkeys(config.train_views, loaded.train)
     features.extract(loaded, wanted, ready.engine, ready.store, 32)
     rows = np.concatenate([ready.store.read(view, loaded, loaded.train) for view in config.train_views])
-    masks = (np.tile(mask, copies) for mask in training._masks(config, loaded))
+    masks = (np.tile(mask, copies) for mask in training.masks(config, loaded))
     return Data(rows, np.tile(loaded.labels[loaded.train], copies), *masks)
 
 

@@ -25,6 +25,8 @@ MOST_CHARACTERS = 1000  # of an error: a wrong value may be as long as it likes
 COMMANDS = {
     "train": "train and evaluate one arm",
     "compare": "train a config's baseline and augmented arm where missing, and compare them; or compare runs",
+    "evidence": "compare a config's copies with controls, other families, numbers and strengths of copies",
+    "recommend": "choose copies on the validation images alone, and write the config that has them",
     "preview": "draw some training images as the network sees them, through the config's copies and sweep",
     "backbones": "list the networks that can be imported",
     "cache": "show what the store holds, and remove what is no longer used",
@@ -155,6 +157,40 @@ def _compare(words: Sequence[str]) -> None:
     print(f"TensorBoard: tensorboard --logdir {folder.parent}")
 
 
+def _evidence(words: Sequence[str]) -> None:
+    parser = _config_parser("evidence")
+    parser.add_argument("--dry_run", action="store_true", help=DRY_RUN)
+    parsed = parser.parse_words(words)
+    config = _config(parser, parsed)
+    from blurtrain import exhibits, experiment
+
+    if parsed.dry_run:
+        print(experiment.forecast_evidence(config))
+        return
+    folder = experiment.evidence(config)
+    print(exhibits.tables(experiment.read_evidence(folder)))
+    print(f"\nTables: {folder / 'evidence.csv'}, {folder / 'evidence.json'}\nPictures: {folder / 'figures'}")
+
+
+def _recommend(words: Sequence[str]) -> None:
+    parser = _config_parser("recommend")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a .yaml file; runs/recommend-NAME.yaml by default")
+    parser.add_argument("--dry_run", action="store_true", help=DRY_RUN)
+    parsed = parser.parse_words(words)
+    config = _config(parser, parsed)
+    out = parsed.out or config.folder("recommend").with_suffix(".yaml")
+    if out.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"out must be a file that ends in .yaml, got {str(out)!r}")
+    from blurtrain import exhibits, experiment
+
+    if parsed.dry_run:
+        print(experiment.forecast_recommend(config))
+        return
+    found = experiment.recommend(config, out)
+    print(exhibits.recommendation(found))
+    print(f"\nConfig: {out}   Next: blurtrain compare --config {out} --name NAME")
+
+
 def _print_skipped(folders: Sequence[Path]) -> None:
     """How many images were left out, where there are any."""
     from blurtrain import runs
@@ -239,6 +275,8 @@ def _pretrain(words: Sequence[str]) -> None:
 _RUN: dict[str, Callable[[Sequence[str]], None]] = {
     "train": _train,
     "compare": _compare,
+    "evidence": _evidence,
+    "recommend": _recommend,
     "preview": _preview,
     "backbones": _backbones,
     "cache": _cache,

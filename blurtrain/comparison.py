@@ -183,7 +183,7 @@ def _compare_view(
         "heavy": heavy,
         "arms": {
             name: {
-                **_arm(correct[name].astype(np.float64), read.groups),
+                **accuracy_of(correct[name].astype(np.float64), read.groups),
                 "correct": [int(count) for count in correct[name].sum(1)],
                 **head_metrics(read.predictions[name], classes),
             }
@@ -191,7 +191,7 @@ def _compare_view(
         },
         "against_reference": {
             name: {
-                **_difference(correct[name].astype(np.float64) - reference, read.groups),
+                **difference(correct[name].astype(np.float64) - reference, read.groups),
                 "p_these_heads": _these_heads(correct[name], reference, read.groups),
             }
             for name in arms.runs
@@ -200,7 +200,9 @@ def _compare_view(
     }
 
 
-def _arm(correct: Float64[np.ndarray, "heads images"], groups: Shaped[np.ndarray, " images"]) -> dict[str, JsonValue]:
+def accuracy_of(
+    correct: Float64[np.ndarray, "heads images"], groups: Shaped[np.ndarray, " images"]
+) -> dict[str, JsonValue]:
     """Accuracy with an interval made like that of a difference: heads and groups are both random."""
     against_nothing = inference.crossed_difference(correct, groups)
     return {
@@ -209,9 +211,10 @@ def _arm(correct: Float64[np.ndarray, "heads images"], groups: Shaped[np.ndarray
     }
 
 
-def _difference(
+def difference(
     values: Float64[np.ndarray, "heads images"], groups: Shaped[np.ndarray, " images"]
 ) -> dict[str, JsonValue]:
+    """A mean difference in correctness with its interval, p value, verdict and power, as JSON has it."""
     result = inference.crossed_difference(values, groups)
     return {
         "difference": result.estimate,
@@ -256,14 +259,14 @@ def _heavy_mean(
         "views": len(correct),
         "arms": {
             name: {
-                **_arm(means[name], groups),
+                **accuracy_of(means[name], groups),
                 "correct": [int(count) for count in np.sum([view[name].sum(1) for view in correct], axis=0)],
             }
             for name in arms.runs
         },
         "against_reference": {
             name: {
-                **_difference(means[name] - means[arms.reference], groups),
+                **difference(means[name] - means[arms.reference], groups),
                 "corruption_error": _number(
                     float(
                         metrics.corruption_error(
@@ -295,7 +298,7 @@ def _equal_epochs(arms: Arms) -> dict[str, JsonValue] | None:
     return {
         "steps": steps,
         "clean": {
-            name: _difference(clean.correct(name) - reference, clean.groups)
+            name: difference(clean.correct(name) - reference, clean.groups)
             for name in arms.runs
             if name != arms.reference
         },

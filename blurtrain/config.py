@@ -117,11 +117,13 @@ class HeadConfig:
         l2: Candidate weights of the penalty l2 / 2 * ||W||^2 beside the mean cross-entropy; chosen on validation.
         folds: Heads of an arm, each validated on its own part of the training images.
         tolerance: A fit ends when no entry of its gradient exceeds tolerance * min(l2, 1 / classes).
+        standardise: Whether the penalty counts weights of standardised features, or of the features as they are.
     """
 
     l2: tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     folds: int = 5
     tolerance: float = 1e-5
+    standardise: bool = True
 
     def __post_init__(self) -> None:
         require(len(self.l2) > 0, "head.l2", "a list of at least one number", list(self.l2))
@@ -170,6 +172,7 @@ class Config:
         data: The images.
         backbone: The imported network.
         copies: Blurred copies that join the training images; none is the baseline.
+        duplicated: Control: the clean images once more in place of each copy.
         sweep: Blurs of the test split.
         head: The retrained head.
         minibatch: How the head is trained where ``cache`` is false.
@@ -188,6 +191,7 @@ class Config:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     copies: tuple[BlurGrid, ...] = (BlurGrid("gaussian", (0.5, 1.0)),)
     sweep: tuple[BlurGrid, ...] = (BlurGrid("gaussian", (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)),)
+    duplicated: bool = False
     head: HeadConfig = field(default_factory=HeadConfig)
     minibatch: MinibatchConfig = field(default_factory=MinibatchConfig)
     engine: Literal["auto", "onnxruntime", "torch"] = "auto"
@@ -208,7 +212,8 @@ class Config:
         require(is_short, key, f"printable and at most {MOST_NAME} bytes long", self.experiment)
         require(is_path(str(self.runs)), "runs", "a folder", str(self.runs))
         require(CLEAN not in self._expand(self.copies), "copies", "blurs with a strength above 0", 0)
-        for key, views in (("copies", self.train_views), ("sweep", self.test_views)):
+        require(bool(self.copies) or not self.duplicated, "duplicated", "false where there are no copies", True)
+        for key, views in (("copies", self._expand(self.copies)), ("sweep", self.test_views)):
             names = [replace(view, border="reflect101").name for view in views]
             require(len(set(names)) == len(names), key, "blurs that differ by 0.001 px and have one border", names)
         is_folder = isinstance(self.cache, Path) and is_path(str(self.cache)) and str(self.cache).lower() not in _SWITCH
@@ -220,7 +225,8 @@ class Config:
     @property
     def train_views(self) -> tuple[Blur, ...]:
         """The clean view, then the copies: nothing else tells the arms apart."""
-        return (CLEAN, *self._expand(self.copies))
+        copies = self._expand(self.copies)
+        return (CLEAN,) * (1 + len(copies)) if self.duplicated else (CLEAN, *copies)
 
     @property
     def test_views(self) -> tuple[Blur, ...]:
@@ -230,8 +236,8 @@ class Config:
 
     @property
     def arm(self) -> str:
-        """``augmented`` where there are copies, else ``baseline``."""
-        return "augmented" if self.copies else "baseline"
+        """``augmented`` where there are copies, ``duplicated`` where clean images stand for them, else ``baseline``."""
+        return ("duplicated" if self.duplicated else "augmented") if self.copies else "baseline"
 
     @property
     def experiment(self) -> str:
@@ -252,9 +258,13 @@ class Config:
         """The distinct blurs of several grids, in order."""
         return tuple(dict.fromkeys(blur for grid in grids for blur in grid.blurs(self.data.view_seed)))
 
+    def folder(self, kind: str) -> Path:
+        """Where something else lies that the config makes, such as ``evidence``."""
+        return self.runs / f"{kind}-{self.experiment}"
+
     def baseline(self) -> "Config":
         """The same config without copies."""
-        return replace(self, copies=())
+        return replace(self, copies=(), duplicated=False)
 
     def resolved(self) -> "Config":
         """The same with absolute paths, so that a stored config means the same wherever it is read."""

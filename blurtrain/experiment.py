@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from blurtrain import comparison, report, runs
 from blurtrain.config import Config
 from blurtrain.errors import ConfigError, RunError
-from blurtrain.files import read_sealed, remove_partial, write_sealed, write_text
+from blurtrain.files import read_sealed, remove_partial, write_json, write_sealed, write_text
 from blurtrain.locks import held
 from blurtrain.progress import say
 
@@ -70,6 +70,57 @@ def compare(config: Config) -> Path:
     return compare_runs([arm.run_folder for arm in arms], config.comparison_folder)
 
 
+def evidence(config: Config) -> Path:
+    """Fit a config's controls and compare them all with its baseline; finished evidence is left as it is.
+
+    Returns:
+        The folder of the evidence.
+
+    Raises:
+        BlurtrainError: As `train`.
+    """
+    folder, made = config.folder("evidence"), "evidence.json"
+    if runs.is_finished(config, folder, made):
+        say(f"{folder} is finished already")
+        return folder
+    from blurtrain import evidence, exhibits, sensitivity, training  # torch, which finished evidence does not need
+
+    evidence.check(config)
+    ready = training.prepare(config)
+    with held(runs.lock(folder), f"making {folder}"):
+        if not runs.is_finished(config, folder, made):
+            runs.begin(config, folder)
+            remove_partial(folder)
+            found = evidence.gather(config, ready, folder / evidence.HEADS)
+            found["sensitivity"] = sensitivity.gains(config, ready, folder / evidence.HEADS)
+            write_text(folder / "evidence.csv", evidence.csv_text(found))
+            exhibits.pictures(folder / "figures", found)
+            write_sealed(folder / made, found)  # last: the evidence is finished
+    return folder
+
+
+def recommend(config: Config, out: Path) -> dict[str, Any]:
+    """Choose copies on the validation images alone, and write the config that has them.
+
+    Args:
+        config: Its sweep says what is to be helped against.
+        out: The YAML file.
+
+    Returns:
+        What was tried and chosen.
+
+    Raises:
+        BlurtrainError: As `train`.
+    """
+    from blurtrain import evidence, recommend, training
+
+    evidence.require_store(config, "recommend")
+    chosen = recommend.recommend(config, training.prepare(config))
+    write_text(out, runs.dump_config(chosen.config))
+    write_json(out.with_suffix(".json"), chosen.found)
+    return chosen.found
+
+
 def forecast(config: Config, *, both: bool) -> str:
     """What `train` or, with both arms, `compare` would do and how long it would take; nothing is written.
 
@@ -82,6 +133,31 @@ def forecast(config: Config, *, both: bool) -> str:
     from blurtrain import forecast  # imports torch
 
     return forecast.forecast(arms).text()
+
+
+def forecast_evidence(config: Config) -> str:
+    """What `evidence` would do and how long it would take; nothing is written.
+
+    Raises:
+        BlurtrainError: As `evidence`.
+    """
+    folder = config.folder("evidence")
+    if runs.is_finished(config, folder, "evidence.json"):
+        return f"{folder} is finished: the results are shown in about a second."
+    from blurtrain import forecast  # imports torch
+
+    return forecast.of_evidence(config).text()
+
+
+def forecast_recommend(config: Config) -> str:
+    """What `recommend` would do at most and how long it would take; nothing is written.
+
+    Raises:
+        BlurtrainError: As `recommend`.
+    """
+    from blurtrain import forecast  # imports torch
+
+    return f"At most, if every round adds a copy:\n{forecast.of_recommendation(config).text()}"
 
 
 def compare_runs(folders: Sequence[Path], target: Path | None = None) -> Path:
@@ -132,9 +208,20 @@ def read_comparison(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: If there is none, or it is not what was written.
     """
+    return _read(folder / comparison.RESULT, "comparison")
+
+
+def read_evidence(folder: Path) -> dict[str, Any]:
+    """The contents of a finished evidence.json.
+
+    Raises:
+        RunError: If there is none, or it is not what was written.
+    """
+    return _read(folder / "evidence.json", "command")
+
+
+def _read(path: Path, again: str) -> dict[str, Any]:
     try:
-        return read_sealed(folder / comparison.RESULT)
+        return read_sealed(path)
     except (OSError, ValueError) as error:
-        raise RunError(
-            f"{folder / comparison.RESULT} cannot be used ({error}): remove it, and the same comparison makes it again"
-        ) from error
+        raise RunError(f"{path} cannot be used ({error}): remove it, and the same {again} makes it again") from error

@@ -88,6 +88,7 @@ def fit(
     classes: int,
     l2: tuple[float, ...],
     tolerance: float,
+    standardise: bool = True,
 ) -> Fit:
     """Fit every split with every candidate penalty, choose the penalty on validation rows, and refit.
 
@@ -99,6 +100,7 @@ def fit(
         classes: Number of classes.
         l2: Candidate penalties.
         tolerance: As in `ConvexHeads`.
+        standardise: As in `ConvexHeads`.
     """
     # The last split is the refit: all that any split is fitted on, validated on nothing.
     refit = training.any(0, keepdims=True)
@@ -109,7 +111,7 @@ def fit(
         progress("fitting heads", len(every) * len(l2), "head") as bar,
     ):
         data = FeatureDataModule(features, labels, every, np.concatenate([validation, np.zeros_like(refit)]))
-        module = ConvexHeads(data.batch, classes, l2, tolerance)
+        module = ConvexHeads(data.batch, classes, l2, tolerance, standardise)
         run(quiet_trainer(len(l2), [_CountSolved(bar)]), module, data)
     best, splits = module.best, list(range(len(every)))
     names = ("train_nll", "validation_nll", "validation_accuracy")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
-from blurtrain import backbones, engines, features, images, training
+from blurtrain import backbones, engines, evidence, features, images, recommend, sensitivity, training
 from blurtrain.chatter import silence
 from blurtrain.config import Config
 from blurtrain.cores import cores
@@ -33,6 +33,7 @@ FIT_ROWS = 4096  # rows at most on which the fit is timed
 REFIT_STEPS, FOLD_STEPS = 11, 18  # of the solver for one penalty, on digits and photographs alike
 CRC = 4  # bytes of a checksum
 WRITING = 2.5e-6  # seconds for one prediction of one head: table, metrics and statistics
+JUDGING = 2e-6  # seconds for an image, a view and an arm: logits of five heads and their statistics
 AFTERWARDS = 0.45  # of the time that starting took: further imports, events and pictures
 
 
@@ -61,6 +62,7 @@ class Forecast:
         forward_passes: Images that would pass the backbone.
         reused: Features that are stored already.
         stored: Bytes that the store would grow by.
+        test: Test images.
     """
 
     steps: tuple[Step, ...]
@@ -68,6 +70,7 @@ class Forecast:
     forward_passes: int
     reused: int
     stored: int
+    test: int
 
     @property
     def seconds(self) -> float:
@@ -98,11 +101,62 @@ class _Sample:
         return np.take(self.pixels, positions % len(self.pixels), axis=0)
 
 
-def forecast(arms: Sequence[Config]) -> Forecast:
+def of_evidence(config: Config) -> Forecast:
+    """What `blurtrain.experiment.evidence` would do.
+
+    Raises:
+        BlurtrainError: As `blurtrain.training.prepare`.
+    """
+    evidence.check(config)
+    side = backbones.load(config.backbone).preprocessing.geometry.crop
+    arms = {arm.config.train_views: arm.config for arm in evidence.arms_of(config, side)}
+    settings = list(sensitivity.settings(config, side))[1:] if evidence.heavy_views(config, side) else []
+    same = [setting.config for setting in settings if setting.scale == 1]
+    main = forecast([*(arm for one in same for arm in (one.baseline(), one)), *arms.values()])
+    last = arms[config.train_views]
+    groups = sum(map(len, evidence.groups_of(config, side).values()))
+    images_seen = main.test * (len(last.test_views) + groups) * len(arms)
+    results = Step("results", f"{len(arms)} arms on {len(last.test_views)} views", JUDGING * images_seen)
+    whole = replace(main, steps=(*main.steps[:-1], results))
+    for setting in settings:
+        if setting.scale != 1:
+            resized = sensitivity.resized(setting, backbones.load(config.backbone).preprocessing.geometry)
+            other = forecast([resized.baseline(), resized])
+            work = Step(setting.name, "the same comparison", sum(step.seconds for step in other.steps[1:-1]))
+            whole = Forecast(
+                (*whole.steps, work),
+                whole.decoded + other.decoded,
+                whole.forward_passes + other.forward_passes,
+                whole.reused + other.reused,
+                whole.stored + other.stored,
+                whole.test,
+            )
+    return whole
+
+
+def of_recommendation(config: Config) -> Forecast:
+    """What `blurtrain.experiment.recommend` would do at most: it stops where no further copy gains.
+
+    Raises:
+        BlurtrainError: As `blurtrain.training.prepare`.
+    """
+    evidence.require_store(config, "recommend")
+    side = backbones.load(config.backbone).preprocessing.geometry.crop
+    aims, options = recommend.targets(config, side), recommend.candidates(config, side)
+    arms = [config.baseline(), config]
+    for count in range(1, min(recommend.MOST_COPIES, len(options)) + 1):
+        arms += [replace(config, copies=evidence.grids_of(options[:count]))] * (len(options) - count + 1)
+    views = (*config.train_views, *options, *aims)
+    found = forecast(arms, views)
+    return replace(found, steps=(*found.steps[:-1], Step("results", "tables", 0.0)))
+
+
+def forecast(arms: Sequence[Config], fitted: Sequence[Blur] | None = None) -> Forecast:
     """What training some arms of one experiment would do.
 
     Args:
         arms: That are not finished yet; at least one.
+        fitted: Views of the training and validation images, if these alone are wanted.
 
     Raises:
         BlurtrainError: As `blurtrain.training.prepare`.
@@ -123,14 +177,17 @@ def forecast(arms: Sequence[Config]) -> Forecast:
         engine = engines.build(backbone, config.engine, config.cache if is_stored else Path(aside), sample[:8])
         exporting = time.perf_counter() - exporting
         store = features.store_for(backbone, engine, config.cache, config.precision)
-        wanted = _wanted(arms, survey.images)
+        wanted = training.wanted_by(arms, survey.images)
+        if fitted is not None:
+            positions = np.concatenate([survey.images.train, survey.images.validation])
+            wanted = {view: positions for view in fitted}
         absent = {view: features.missing(survey.images, some, store.table(view)) for view, some in wanted.items()}
         running = _run(sampled, {view: len(some) for view, some in absent.items()}, engine, config.batch_size)
     distinct = sum(len(np.unique(survey.images.ids[some])) for some in wanted.values())
     passes = sum(map(len, absent.values()))
     fits = [_fit(arm, survey.images, backbone.features) for arm in arms]
-    rows = " and ".join(f"{rows:,}" for rows, _ in fits)
-    heads = len(arms) * len(config.head.l2) * (_folds(config, survey.images) + 1)
+    rows = _numbers(sorted({rows for rows, _ in fits}))
+    heads = sum(len(arm.head.l2) for arm in arms) * (_folds(config, survey.images) + 1)
     steps = (
         Step("start", f"libraries, {backbone.name}, {len(survey.images.ids):,} files", start + exporting),
         Step("images", f"{len(survey.unread):,} to read", decoding * len(survey.unread)),
@@ -141,16 +198,14 @@ def forecast(arms: Sequence[Config]) -> Forecast:
     pixel_row = 3 * geometry.crop**2 + 2 * ID.itemsize + 8 + 3 * CRC
     feature_row = np.dtype(config.precision).itemsize * backbone.features + ID.itemsize + CRC
     stored = len(survey.unread) * pixel_row + passes * feature_row
-    return Forecast(steps, len(survey.unread), passes, distinct - passes, stored)
+    return Forecast(steps, len(survey.unread), passes, distinct - passes, stored, len(survey.images.test))
 
 
-def _wanted(arms: Sequence[Config], loaded: ImageSet) -> dict[Blur, Int64[np.ndarray, " images"]]:
-    """What all arms need together."""
-    merged: dict[Blur, Int64[np.ndarray, " images"]] = {}
-    for arm in arms:
-        for view, positions in training.wanted(arm, loaded).items():
-            merged[view] = np.union1d(merged.get(view, positions), positions)
-    return merged
+def _numbers(values: Sequence[int]) -> str:
+    """One or two numbers, or between which ones they lie."""
+    return (
+        f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} {'and' if len(values) == 2 else 'to'} {values[-1]:,}"
+    )
 
 
 def _decode(survey: images.Survey, threads: int) -> tuple[float, UInt8[np.ndarray, "sample 3 height width"]]:
@@ -240,4 +295,4 @@ def _on_images(
         Step("training", f"{passes:,} images decoded, blurred and run; nothing is stored", seconds),
         Step("results", "predictions, tables, events, pictures", _results(arms, loaded, start)),
     )
-    return Forecast(steps, 0, passes, 0, 0)
+    return Forecast(steps, 0, passes, 0, 0, len(loaded.test))

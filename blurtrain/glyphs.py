@@ -91,7 +91,7 @@ NOISE = (0.04, 0.08)  # standard deviation: never none, like a camera's; blur ta
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Glyph:
     """The recipe of one picture.
 

@@ -26,7 +26,7 @@ from blurtrain.curvature import Curvature
 from blurtrain.lbfgs import HISTORY, Precondition, StackedLBFGS
 from blurtrain.rows import Rows
 
-BLOCK = 1 << 20  # features and logits held at once: 8 MiB in float64
+BLOCK = 1 << 18  # features and logits held at once: 2 MiB in float64
 STATE = 1 << 26  # numbers of the solver's state: 512 MiB; only so many problems are stacked
 MAX_ITERATIONS = 1000  # of the solver on one stack of problems
 CONSTANT = 1e-6  # a feature whose spread is below this share of the widest one carries no information
@@ -148,15 +148,20 @@ class ConvexHeads(LightningModule):
         l2: Candidate penalties.
         tolerance: A problem has converged when no entry of its gradient exceeds tolerance * l2, because l2 is the
             modulus of convexity in the weights; the bias has no penalty, so for it l2 counts as 1 / classes at most.
+        standardise: Whether the penalty counts weights of standardised features, or of the features as they are.
     """
 
-    def __init__(self, batch: FeatureBatch, classes: int, l2: tuple[float, ...], tolerance: float) -> None:
+    def __init__(
+        self, batch: FeatureBatch, classes: int, l2: tuple[float, ...], tolerance: float, standardise: bool = True
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.classes = classes
         self.tolerance = tolerance
         self.path = sorted(l2, reverse=True)
         means, scales = _standardisation(batch)
+        if not standardise:
+            means, scales = torch.zeros_like(means), scales.masked_fill(scales.isfinite(), 1.0)
         self.register_buffer("means", means)
         self.register_buffer("scales", scales)
         self.means: Tensor

@@ -60,7 +60,7 @@ def table_for(side: int) -> int:
 def parameters(view: Blur, side: int) -> tuple[float, ...]:
     """What `NAMES` says of a family, for images of that side; lengths are in px."""
     table = table_for(side)
-    values = TABLES[table][view.family][int(view.strength) - 1]
+    values = [float(value) for value in TABLES[table][view.family][int(view.strength) - 1]]
     lengths = LENGTHS[view.family]
     scaled = [value * side / table for value in values[:lengths]]
     if view.family == "glass":

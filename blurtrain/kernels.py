@@ -190,7 +190,7 @@ FAMILIES: dict[str, Family] = {
     **{
         name: Family(
             None,
-            lambda blur: 0.0,  # a severity has its own
+            lambda _: 0.0,  # a severity has its own
             "severity",
             allowed=f"left out: {name} has ImageNet-C's severities alone, such as severity: [1, 2, 3, 4, 5]",
             allows=lambda _: False,

@@ -19,7 +19,7 @@ from blurtrain.progress import progress
 from blurtrain.sources import Source, why
 from blurtrain.store import ID, Ids, Table, row_id
 
-SHARD_BYTES = 1 << 25  # an interrupted decoding repeats at most this much
+SHARD_BYTES = 1 << 23  # an interrupted decoding repeats at most this much
 KEYS_AT_ONCE = 4096  # images handed to the threads together: what waits in memory
 
 Bad = dict[int, str]  # what is wrong with the images that cannot be used, by their index in the source

@@ -30,20 +30,26 @@ def terminal_table(comparison: Comparison) -> str:
     rows = [header, *(_cells(view, _label(view, comparison), arms) for view in comparison["views"])]
     if comparison["heavy_mean"]:
         rows.append(_cells(comparison["heavy_mean"], "mean of heavy *", arms))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    last = len(header) - 1
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column in (0, last) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    lines = aligned(rows)
     rule = "-" * max(map(len, lines))
     body = [lines[0], rule, *lines[1:]]
     if comparison["heavy_mean"]:
         body.insert(len(body) - 1, rule)
     return "\n".join([_counts(comparison), "", *body, "", *_notes(comparison)])
+
+
+def aligned(rows: Sequence[Sequence[str]], left: tuple[int, ...] | None = None) -> list[str]:
+    """Lines of columns of equal width; the first and last column, or those given, begin at the left."""
+    columns = max(map(len, rows))
+    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(columns)]
+    left = (0, columns - 1) if left is None else left
+    return [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def sweep_table(folder: Path) -> str:
@@ -87,11 +93,12 @@ def _cells(view: Mapping[str, Any], label: str, arms: Sequence[str]) -> list[str
         low, high = other["ci95"]
         interval = "unknown" if low is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
         p = other["p"] if other["p_holm"] is None else other["p_holm"]
-        cells += [f"{100 * other['difference']:+.1f}", interval, _p(p), other["verdict"]]
+        cells += [f"{100 * other['difference']:+.1f}", interval, p_text(p), other["verdict"]]
     return cells
 
 
-def _p(value: float | None) -> str:
+def p_text(value: float | None) -> str:
+    """A p value to three places."""
     if value is None:
         return "unknown"
     return "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")

@@ -91,16 +91,21 @@ def _as_written(folder: Path, name: str, result: Mapping[str, Any]) -> Path:
     return path
 
 
-def is_finished(config: Config) -> bool:
+def is_finished(config: Config, folder: Path | None = None, result: str = RESULT) -> bool:
     """Whether the run of a config is finished; nothing is written.
+
+    Args:
+        config: Whose run it is.
+        folder: Where it lies; where the config's arm does, unless it is something else that a config makes.
+        result: The file that is written last.
 
     Raises:
         RunError: If its folder belongs to another config.
     """
-    folder = config.run_folder
+    folder = folder or config.run_folder
     if (folder / CONFIG).exists():
         _require_same(folder, config)
-        return (folder / RESULT).exists()
+        return (folder / result).exists()
     if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
         raise RunError(f"{folder} exists and is no run: choose another name with --name, or move it away")
     return False
@@ -111,16 +116,17 @@ def lock(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.lock"
 
 
-def begin(config: Config) -> Path:
-    """Make the run folder of a config, or go on with it.
+def begin(config: Config, folder: Path | None = None) -> Path:
+    """Make the run folder of a config, or the folder of something else that it makes, or go on with it.
 
     Raises:
         RunError: If the folder belongs to another config.
         StoreError: If it cannot be written.
     """
-    if not is_finished(config) and not (config.run_folder / CONFIG).exists():
-        write_text(config.run_folder / CONFIG, dump_config(config))
-    return config.run_folder
+    folder = folder or config.run_folder
+    if not is_finished(config, folder) and not (folder / CONFIG).exists():
+        write_text(folder / CONFIG, dump_config(config))
+    return folder
 
 
 def finish(folder: Path, result: Mapping[str, Any]) -> None:

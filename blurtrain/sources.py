@@ -23,7 +23,7 @@ SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validat
 Header = tuple[str, int, int]  # format, width and height
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions of them
 class Item:
     """One image of a source before anything was read: its name, label and, where given, split and group."""
 

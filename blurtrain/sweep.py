@@ -18,7 +18,7 @@ PREDICTIONS = "predictions.parquet"
 REFIT = "refit"
 EQUAL_EPOCHS = "equal epochs: "  # before the names of heads that were trained as many epochs as another arm's
 TOP_K = 5  # reported where there are more than twice as many classes
-BLOCK = 4096  # images whose logits are held at once
+BLOCK = 1024  # images whose logits are held at once
 
 SCHEMA = pa.schema(
     [

@@ -1,7 +1,7 @@
 """One arm: config in, run folder out."""
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -68,7 +68,7 @@ def prepare(config: Config) -> Prepared:
 def inputs_of(config: Config, ready: Prepared) -> dict[str, str]:
     """Hashes of all that arms must share to be compared: images with labels and folds, backbone, and engine."""
     loaded = ready.images
-    training, validation = _masks(config, loaded)
+    training, validation = masks(config, loaded)
     positions = np.r_[loaded.train, loaded.validation]
     return {
         "training": sha256(
@@ -143,18 +143,37 @@ def wanted(config: Config, loaded: images.ImageSet) -> dict[Blur, Int64[np.ndarr
     }
 
 
+def wanted_by(arms: Sequence[Config], loaded: images.ImageSet) -> dict[Blur, Int64[np.ndarray, " images"]]:
+    """What several arms need together."""
+    merged: dict[Blur, Int64[np.ndarray, " images"]] = {}
+    for arm in arms:
+        for view, positions in wanted(arm, loaded).items():
+            merged[view] = np.union1d(merged.get(view, positions), positions)
+    return merged
+
+
 def _fit_features(
     config: Config, ready: Prepared, store: features.FeatureStore
 ) -> tuple[heads.Trained, features.Extraction]:
     """The convex heads, on features that are stored where they are not yet."""
-    loaded = ready.images
-    extraction = features.extract(loaded, wanted(config, loaded), ready.engine, store, config.batch_size)
+    extraction = features.extract(ready.images, wanted(config, ready.images), ready.engine, store, config.batch_size)
+    return fit_stored(config, ready).trained(), extraction
+
+
+def fit_stored(config: Config, ready: Prepared) -> fitting.Fit:
+    """The convex heads of one arm, on features that are all stored.
+
+    Raises:
+        StoreError: If the store cannot be read.
+    """
+    loaded, store = ready.images, ready.store
+    assert store is not None
     positions = np.r_[loaded.train, loaded.validation]
-    training, validation = _masks(config, loaded)
+    training, validation = masks(config, loaded)
     copies = len(config.train_views)
     blocks = (block for view in config.train_views for block in store.blocks(view, loaded, positions))
     with closing(Rows(blocks, copies * len(positions), ready.backbone.features, store.cache / "scratch")) as rows:
-        fit = fitting.fit(
+        return fitting.fit(
             rows,
             np.tile(loaded.labels[positions], copies),
             np.tile(training, copies),  # a copy stays with its original
@@ -162,8 +181,8 @@ def _fit_features(
             classes=len(loaded.classes),
             l2=config.head.l2,
             tolerance=config.head.tolerance,
+            standardise=config.head.standardise,
         )
-    return fit.trained(), extraction
 
 
 def _train_on_images(config: Config, ready: Prepared) -> tuple[heads.Trained, features.Extraction]:
@@ -185,7 +204,7 @@ def _train_on_images(config: Config, ready: Prepared) -> tuple[heads.Trained, fe
     return trained, features.Extraction(0, trained.forward_passes + len(loaded.test) * len(config.test_views))
 
 
-def _masks(
+def masks(
     config: Config, loaded: images.ImageSet
 ) -> tuple[Bool[np.ndarray, "splits images"], Bool[np.ndarray, "splits images"]]:
     """Which images each head is fitted and validated on, over the training then the validation images."""

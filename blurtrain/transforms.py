@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, model_validator
 from blurtrain.blur import blur, blur_pixels
 from blurtrain.errors import BlurtrainError, ConfigError
 from blurtrain.grids import BlurGrid
-from blurtrain.kernels import FAMILIES, kernel
+from blurtrain.kernels import FAMILIES, WITH_KERNEL, kernel
 from blurtrain.views import CLEAN, Blur, Border
 
 ALBUMENTATIONS = "2.0.8"  # the last version under a free licence; whatever follows has another name
@@ -114,7 +114,7 @@ class KernelBlur(ImageOnlyTransform):  # type: ignore[misc] # albumentations has
     keypoints stay as they are.
 
     Args:
-        family: A key of `blurtrain.kernels.FAMILIES`.
+        family: A key of `blurtrain.kernels.FAMILIES` that has a kernel.
         strength: Pixels of the image, or a range of them; what it measures is the family's affair, 0 is no blur.
         angle: Degrees counter-clockwise from the right, or a range, for families that have a direction; 0 where
             it is left out.
@@ -143,7 +143,7 @@ class KernelBlur(ImageOnlyTransform):  # type: ignore[misc] # albumentations has
 
         @model_validator(mode="after")
         def _check(self) -> Any:  # noqa: ANN401 - the class itself, which has no name in its own body
-            for key, known in (("family", tuple(FAMILIES)), ("border", get_args(Border))):
+            for key, known in (("family", tuple(WITH_KERNEL)), ("border", get_args(Border))):
                 if (got := getattr(self, key)) not in known:
                     raise ValueError(f"{key} must be one of {', '.join(map(repr, known))}, got {got!r}")
             self.file = None if self.file is None else str(self.file)

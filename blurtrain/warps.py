@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -48,32 +47,33 @@ def warped(
 def _zoomed(images: Float32[np.ndarray, "batch channel height width"], view: Blur) -> np.ndarray:
     """The mean of the image and its enlargements, each cut to the image's size about the middle."""
     height, width = images.shape[-2:]
-    planes = images.reshape(-1, height, width)
-    total = planes.copy()
     factors = imagenet_c.zoom_factors(view, min(height, width))
+    total = images.reshape(-1, height, width).copy()
     for factor in factors:
-        down, across = _enlargement(height, factor), _enlargement(width, factor)
-        for plane, sum_ in zip(planes, total, strict=True):
-            sum_ += down @ plane @ across.T
+        (down, top), (across, left) = (_enlargement(side, factor) for side in (height, width))
+        matrix = np.array([[across, 0, left], [0, down, top]])
+        for plane, sum_ in zip(images.reshape(total.shape), total, strict=True):
+            sum_ += cv2.warpAffine(
+                plane,
+                matrix,
+                (width, height),
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REPLICATE,  # rounding alone leaves the image
+                hint=cv2.ALGO_HINT_ACCURATE,  # or places are rounded to 1/32 px
+            )
     return (total / np.float32(len(factors) + 1)).reshape(images.shape)
 
 
-@lru_cache(maxsize=256)
-def _enlargement(side: int, factor: float) -> Float32[np.ndarray, "side side"]:
-    """The matrix that enlarges one axis: the middle ceil(side / factor) px, stretched linearly from end to end.
+def _enlargement(side: int, factor: float) -> tuple[float, float]:
+    """How far apart two neighbours of one axis were before it was enlarged, and where the first one was, in px.
 
-    As `scipy.ndimage.zoom` of order 1 does it; the published code then cuts off what is beyond the image.
+    As `scipy.ndimage.zoom` of order 1 does it: the middle ceil(side / factor) px are stretched from end to end. The
+    published code then cuts off what is beyond the image.
     """
     kept = math.ceil(side / factor)
     enlarged = round(kept * factor)
-    first, cut = (side - kept) // 2, (enlarged - side) // 2
-    places = (np.arange(side) + cut) * ((kept - 1) / max(enlarged - 1, 1))
-    left = np.floor(places).clip(0, max(kept - 2, 0)).astype(int)
-    matrix = np.zeros((side, side + 1))
-    rows = np.arange(side)
-    matrix[rows, first + left] = 1 - (places - left)
-    matrix[rows, first + left + 1] = places - left
-    return matrix[:, :side].astype(np.float32)
+    step = (kept - 1) / max(enlarged - 1, 1)
+    return step, (side - kept) // 2 + (enlarged - side) // 2 * step
 
 
 def _behind_glass(image: Planes, view: Blur, random: np.random.Generator) -> Planes:
@@ -102,9 +102,9 @@ def displaced(
     visited before it takes that neighbour's new pixel: chains, which are followed here by doubling.
     """
     places = np.arange(height * width)
-    inside = np.zeros((height, width), bool)
-    inside[shift + 1 : height - shift + 1, shift + 1 : width - shift + 1] = True
-    inside = inside.ravel()
+    margin = np.ones((height, width), bool)
+    margin[shift + 1 : height - shift + 1, shift + 1 : width - shift + 1] = False
+    inside = ~margin.ravel()
     source = places
     for _ in range(rounds):
         dy, dx = random.integers(-shift, shift, size=(2, height * width))

@@ -98,7 +98,7 @@ def test_training_on_images_is_counted(config: Config) -> None:
 
 def test_seconds_are_those_of_the_steps() -> None:
     steps = (forecast.Step("a", "much", 30.0), forecast.Step("b", "more", 4000.0))
-    found = Forecast(steps, 1, 2, 3, 4_000_000)
+    found = Forecast(steps, 1, 2, 3, 4_000_000, 5)
     assert found.seconds == 4030
     first, second, store, last = found.text().splitlines()
     assert first.split() == ["a", "much", "about", "30", "s"]

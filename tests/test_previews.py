@@ -52,7 +52,7 @@ def drawn_sheet(views: int = 7, images: int = 2, side: int = 128, name: str = "o
     pictures = [tuple(rng.integers(0, 256, (views, side, side, 3), dtype=np.uint8)) for _ in range(images)]
     rows = tuple(Row(group, name, (500, 375), 1.5, row) for row in pictures)
     strengths = [float(i) for i in range(1, views)]
-    return Sheet("title", (CLEAN, *(Blur("gaussian", s) for s in strengths)), (Blur("gaussian", 1.0),), rows)
+    return Sheet("title", (CLEAN, *(Blur("gaussian", s) for s in strengths)), (Blur("gaussian", 1.0),), rows, 224)
 
 
 # what stands in the cells
@@ -137,7 +137,7 @@ def test_a_scale_is_not_called_pixels(family: str) -> None:
 
 def test_headings_name_blurs_copies_and_heavy_views() -> None:
     views = (CLEAN, Blur("box", 9.0), Blur("gaussian", 1.0), Blur("gaussian", 1.9), Blur("gaussian", 2.0))
-    made = Sheet("", views, (Blur("gaussian", 1.0),), drawn_sheet(len(views)).rows)
+    made = Sheet("", views, (Blur("gaussian", 1.0),), drawn_sheet(len(views)).rows, 224)
     assert [made.heading(view) for view in made.views] == [
         "clean",
         "box 9 *",  # sqrt((81 - 1) / 12) = 2.58
@@ -155,7 +155,7 @@ def test_headings_name_blurs_copies_and_heavy_views() -> None:
 
 def test_notes_tell_what_is_there_alone() -> None:
     made = drawn_sheet(3, images=1)
-    plain = Sheet("", made.views[:2], (), tuple(replace(row, scale=1.0) for row in made.rows))
+    plain = Sheet("", made.views[:2], (), tuple(replace(row, scale=1.0) for row in made.rows), 224)
     assert plain.notes == ["Strengths in px at network size (gaussian: sigma)."]
     assert plain.summary == "1 training image, clean and through 1 blur"
     assert plain.rows[0].measure == "500 x 375 px"

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from blurtrain.blur import blur, blur_pixels
 from blurtrain.errors import ConfigError
-from blurtrain.kernels import FAMILIES
+from blurtrain.kernels import FAMILIES, WITH_KERNEL
 from blurtrain.transforms import KernelBlur, _legal_points, apply_seeded, require_albumentations, transform_of
 from blurtrain.views import CLEAN, Blur, Border
 
@@ -70,7 +70,7 @@ def drawn(transform: KernelBlur, count: int) -> list[tuple[float, float | None]]
 
 
 @pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WITH_KERNEL)
 def test_bytes_are_rounded_once_at_the_end(family: str, border: Border, psf_file: Path) -> None:
     view, image = some_view(family, psf_file, border), random_image()
     result = transform_of(view)(image=image)["image"]
@@ -81,7 +81,7 @@ def test_bytes_are_rounded_once_at_the_end(family: str, border: Border, psf_file
 
 
 @pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WITH_KERNEL)
 def test_floats_are_blurred_as_they_are(family: str, border: Border, psf_file: Path) -> None:
     view = some_view(family, psf_file, border)
     image = (random_image() / 255).astype(np.float32)
@@ -127,7 +127,7 @@ def test_other_types_are_refused(dtype: type) -> None:
 # a config's views
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WITH_KERNEL)
 def test_a_view_and_its_transform_name_the_same_blur(family: str, psf_file: Path) -> None:
     view = some_view(family, psf_file, "replicate")
     made: Any = transform_of(view)
@@ -310,7 +310,7 @@ def saved_and_loaded(pipeline: Any, how: str, folder: Path) -> Any:  # noqa: ANN
 
 
 @pytest.mark.parametrize("how", ["dict", "json", "yaml", "json text", "yaml text"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WITH_KERNEL)
 def test_a_saved_pipeline_is_the_same(family: str, how: str, psf_file: Path, tmp_path: Path) -> None:
     known, strength = FAMILIES[family], some_strength(family)
     file = str(psf_file) if known.from_file else None

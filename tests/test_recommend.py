@@ -1,0 +1,161 @@
+"""Recommended copies: chosen without the test split, by rules that are checked by hand."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jaxtyping import Int64, UInt8
+
+from blurtrain import exhibits, experiment, images, recommend, runs, store, training
+from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, OnBadImage
+from blurtrain.decoding import Geometry
+from blurtrain.errors import ConfigError
+from blurtrain.kernels import is_heavy, spread
+from blurtrain.options import read_yaml
+from blurtrain.reading import contents
+from blurtrain.recommend import Tried
+from blurtrain.views import CLEAN, Blur
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+def config_in(folder: Path) -> Config:
+    """A small experiment with one heavy view."""
+    return Config(
+        name="chosen",
+        data=DataConfig(glyphs=GlyphsConfig(train=150, test=40)),
+        sweep=(BlurGrid("gaussian", (0.0, 1.0, 2.0)),),
+        head=HeadConfig(folds=3, l2=(0.01, 0.1, 1.0)),
+        runs=folder / "runs",
+        cache=folder / "cache",
+    )
+
+
+def recommended(config: Config, folder: Path) -> dict[str, Any]:
+    experiment.recommend(config, folder / "out.yaml")
+    found: dict[str, Any] = json.loads((folder / "out.json").read_text())
+    return found
+
+
+def test_the_test_split_is_never_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Poisoned test labels and pixels change no byte, and no test image passes the backbone."""
+    clean = config_in(tmp_path / "clean")
+    recommend_clean = recommended(clean, tmp_path / "clean")
+    load, read = images.load, images.StoredPixels.read
+    test_ids: set[bytes] = set()
+
+    def poisoned(config: DataConfig, geometry: Geometry, cache: Path, on_bad_image: OnBadImage) -> images.ImageSet:
+        loaded = load(config, geometry, cache, on_bad_image)
+        test_ids.update(bytes(id_) for id_ in loaded.ids[loaded.test])
+        loaded.labels[loaded.test] = (loaded.labels[loaded.test] + 1) % 10
+        return loaded
+
+    def noisy(self: images.StoredPixels, positions: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3 h w"]:
+        pixels = read(self, positions)
+        assert not test_ids & {bytes(id_) for id_ in contents(self.table, self.keys[positions])}
+        return pixels
+
+    monkeypatch.setattr(images, "load", poisoned)
+    monkeypatch.setattr(images.StoredPixels, "read", noisy)
+    dirty = config_in(tmp_path / "dirty")
+    assert recommended(dirty, tmp_path / "dirty") == recommend_clean
+    assert test_ids
+    stored = {
+        bytes(id_)
+        for table in store.summaries(Path(str(dirty.cache)) / "features")
+        for shard in table.folder.glob("*.safetensors")
+        for id_ in store._Shard(shard).ids
+    }
+    assert stored
+    assert not stored & test_ids
+
+
+def test_chosen_copies_are_slight_and_the_config_is_whole(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    found = recommended(config, tmp_path)
+    written = runs.config_from(read_yaml((tmp_path / "out.yaml").read_text()))
+    assert [view.name for view in written.train_views[1:]] == found["chosen"]
+    assert replace(written, copies=config.copies) == config.resolved()
+    assert found["against"] == ["gaussian 2"]
+    assert all(is_heavy(Blur("gaussian", 2.0), (view,), 64) for view in written.train_views[1:])
+    assert exhibits.recommendation(found)
+
+
+def test_every_image_is_judged_by_the_head_that_was_not_fitted_on_it(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    ready = training.prepare(config)
+    aims = (Blur("gaussian", 2.0),)
+    recommend._extract(config, ready, (), aims)
+    tried = recommend._try(config, (), aims, ready)
+    fold = images.folds(ready.images, 3)
+    heads = training.fit_stored(config.baseline(), ready).folds
+    assert ready.store is not None
+    for view, judged in ((CLEAN, tried.clean), (aims[0], tried.heavy)):
+        rows = ready.store.read(view, ready.images, ready.images.train)
+        for i in range(len(rows)):
+            logits = heads.weights[fold[i]].astype(float) @ rows[i] + heads.bias[fold[i]]
+            assert judged[i] == (logits.argmax() == ready.images.labels[ready.images.train[i]])
+
+
+def tried(copies: int, clean: list[float], heavy: list[float]) -> Tried:
+    return Tried(tuple(Blur("gaussian", i + 1.0) for i in range(copies)), np.array(clean), np.array(heavy))
+
+
+def test_best_needs_a_gain_and_no_clean_cost() -> None:
+    units, everyone = np.arange(100), np.ones(100, bool)
+    none = [0.0] * 100
+    start = tried(0, [1.0] * 100, none)
+    better = tried(1, [1.0] * 100, [1.0] * 30 + [0.0] * 70)
+    best = tried(1, [1.0] * 100, [1.0] * 50 + [0.0] * 50)
+    costly = tried(1, [0.0] * 2 + [1.0] * 98, [1.0] * 90 + [0.0] * 10)
+    assert recommend._best([better, best, costly], [start], units, everyone) is best
+    assert recommend._best([costly], [start], units, everyone) is None
+    noise = tried(1, [1.0] * 100, [1.0, *none[1:]])
+    assert recommend._best([noise], [start], units, everyone) is None  # one image is its own standard error
+    few = np.arange(100) < 30
+    assert recommend._best([better, best], [start], units, few) is better  # the others are not looked at
+
+
+def test_candidates_are_slight_for_every_target() -> None:
+    config = Config(sweep=(BlurGrid("gaussian", (2.0, 3.0)), BlurGrid("defocus", (4.0,))))
+    assert recommend.targets(config, 64) == (Blur("defocus", 4.0), Blur("gaussian", 2.0), Blur("gaussian", 3.0))
+    options = recommend.candidates(config, 64)
+    assert {view.family for view in options} == {"gaussian", "defocus"}
+    assert max(spread(view, 64) for view in options) <= 1
+    assert all(spread(aim, 64) >= 2 * spread(view, 64) for aim in recommend.targets(config, 64) for view in options)
+
+
+def test_severities_are_candidates_by_their_width() -> None:
+    config = Config(copies=(), sweep=(BlurGrid("zoom", severity=(1, 2, 3, 4, 5)),))
+    targets = recommend.targets(config, 224)
+    assert [view.strength for view in targets] == [3, 4, 5]
+    options = recommend.candidates(config, 224)
+    assert all(2 * spread(view, 224) <= spread(targets[0], 224) for view in options)
+    assert any(view.family == "gaussian" for view in options)
+
+
+def test_a_given_validation_split_judges(tmp_path: Path) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 6), ("test", 2)):
+        for label in ("a", "b"):
+            folder = tmp_path / "data" / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 120, (64, 64, 3), dtype=np.uint8) + (100 if label == "b" else 0)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    config = replace(config_in(tmp_path), data=DataConfig(root=str(tmp_path / "data")))
+    found = recommended(config, tmp_path)
+    assert sum(found["images"].values()) == 12
+
+
+def test_what_cannot_be_recommended_for_is_told(tmp_path: Path) -> None:
+    mild = replace(config_in(tmp_path), sweep=(BlurGrid("gaussian", (1.0,)),))
+    with pytest.raises(ConfigError, match="sweep has no heavy view for these copies"):
+        experiment.recommend(mild, tmp_path / "x.yaml")
+    with pytest.raises(ConfigError, match="cache must be a folder for recommend"):
+        experiment.recommend(replace(mild, cache=False), tmp_path / "x.yaml")
