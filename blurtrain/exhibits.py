@@ -197,25 +197,29 @@ def _families_picture(path: Path, found: Evidence) -> None:
 
 def _strengths_picture(path: Path, found: Evidence) -> None:
     """The gain of one copy against its strength, one curve a tested strength."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     places, views = _of_section(found, evidence.STRENGTH), _tested_strengths(found)
-    figure = Figure(figsize=(7.4, 4.8), layout="constrained", dpi=120)
+    figure = Figure(figsize=(8.6, 4.8), layout="constrained", dpi=120)
     panel = figure.subplots()
     strengths = [view["strength"] for view in views]
     tested = [found["views"][0], *views]
-    for view, colour, line in zip(tested, COLOURS * 9, LINES * 9, strict=False):
+    shades = colormaps["viridis_r"](
+        [0.1 + 0.9 * i / (len(tested) - 1) for i in range(len(tested))]
+    )  # darker is stronger
+    for view, colour, line in zip(tested, shades, LINES * 9, strict=False):
         gains = [view["arms"][place]["gain"] for place in places]
         label = f"{view['name']}{' *' * view['heavy']}"
         panel.plot(strengths, [100 * gain["difference"] for gain in gains], line, color=colour, label=label)
         known = [(s, gain["ci95"]) for s, gain in zip(strengths, gains, strict=True) if None not in gain["ci95"]]
         low, high = ([100 * ci[end] for _, ci in known] for end in (0, 1))
-        panel.fill_between([s for s, _ in known], low, high, color=colour, alpha=0.12, linewidth=0)
+        panel.fill_between([s for s, _ in known], low, high, color=colour, alpha=0.1, linewidth=0)
     panel.axhline(0, color="0.3", linewidth=0.8)
     panel.set_xlabel(f"strength of the one copy ({views[0]['curve']})")
     panel.set_ylabel("gain in points")
     panel.grid(alpha=0.3)
-    panel.legend(title="tested on (* heavy)", fontsize=8)
+    figure.legend(title="tested on (* heavy)", fontsize=9, loc="outside right center")
     figure.suptitle(f"Which copy buys most, {found['n_test']} test images, bands: 95 % intervals", fontsize=10)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png")

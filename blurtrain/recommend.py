@@ -127,8 +127,9 @@ def recommend(config: Config, ready: training.Prepared) -> Recommendation:
             if best is None:
                 break
             path.append(best)
-        if config.copies:
-            tried.append(_try(config, config.train_views[1:], aims, ready))
+        own = config.train_views[1:]
+        if not any(set(one.copies) == set(own) for one in tried):
+            tried.append(_try(config, own, aims, ready))
             bar.advance()
     chosen = replace(config, copies=evidence.grids_of(path[-1].copies), duplicated=False)
     return Recommendation(chosen, _result(config, path, tried, units, chooses, aims))
@@ -204,7 +205,7 @@ def _result(
 ) -> dict[str, JsonValue]:
     baseline, chosen = path[0], path[-1]
     sets = {
-        one.copies: {
+        frozenset(one.copies): {
             "copies": [view.name for view in one.copies],
             "choosing": _figures(one, baseline, units, chooses),
             "others": _figures(one, baseline, units, ~chooses),
@@ -215,8 +216,8 @@ def _result(
         "against": [view.name for view in aims],
         "images": {"choosing": int(chooses.sum()), "others": int((~chooses).sum())},
         "chosen": [view.name for view in chosen.copies],
-        "expected": sets[chosen.copies]["others"],
-        "own": sets[config.train_views[1:]]["others"] if config.copies else None,
+        "expected": sets[frozenset(chosen.copies)]["others"],
+        "own": sets[frozenset(config.train_views[1:])]["others"] if config.copies else None,
         "path": [[view.name for view in one.copies] for one in path],
         "sets": list(sets.values()),
     }
