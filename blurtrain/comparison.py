@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Shaped
 
-from blurtrain import inference, metrics, runs
+from blurtrain import breakdown, inference, metrics, runs
+from blurtrain.differences import accuracy_of, adjust, difference, number
 from blurtrain.errors import RunError
 from blurtrain.files import read_sealed
 from blurtrain.imagenet_c import described, table_in_words
 from blurtrain.kernels import is_heavy, standard_deviation
+from blurtrain.roster import TEST_IMAGES, Roster, read_roster
 from blurtrain.sweep import PREDICTIONS, ViewPredictions, head_metrics, read_predictions
 from blurtrain.version import VERSION
 from blurtrain.views import CLEAN, Blur
@@ -89,7 +90,11 @@ def _solver(run: runs.Run) -> object:
 
 def inputs_of(arms: Arms) -> dict[str, str]:
     """A hash of every run that a comparison is made of: the same ones give the same comparison."""
-    return {**{name: run.result["files"][PREDICTIONS] for name, run in arms.runs.items()}, "blurtrain": VERSION}
+    return {
+        **{name: run.result["files"][PREDICTIONS] for name, run in arms.runs.items()},
+        TEST_IMAGES: arms.runs[arms.reference].result["files"][TEST_IMAGES],
+        "blurtrain": VERSION,
+    }
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,23 @@ def _read_view(arms: Arms, view: Blur, *, equal_epochs: bool = False) -> _View:
     return _View(reference.groups, predictions)
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A comparison and what stands behind it.
+
+    Args:
+        result: The contents of comparison.json.
+        classes: Names in the order of the labels.
+        roster: What the test images are called.
+        counts: How often each image is classified correctly; none where no view is heavy.
+    """
+
+    result: dict[str, JsonValue]
+    classes: list[str]
+    roster: Roster
+    counts: breakdown.Tally | None
+
+
 def compare_runs(folders: Sequence[Path]) -> dict[str, JsonValue]:
     """Compare finished runs.
 
@@ -137,30 +159,69 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, JsonValue]:
     Raises:
         RunError: If the runs cannot be compared, or their predictions are not what was written.
     """
+    return compared(folders).result
+
+
+def compared(folders: Sequence[Path]) -> Compared:
+    """The same as `compare_runs`, with what tables of single images are made of.
+
+    Raises:
+        RunError: As `compare_runs`.
+    """
     arms = open_arms(folders)
     for run in arms.runs.values():
         run.file(PREDICTIONS)
-    per_view, heavy_correct, groups = [], [], None
+    per_view, heavy_correct, clean = [], [], None
     for view, heavy in zip(arms.views, arms.heavy, strict=True):
         read = _read_view(arms, view)
-        groups = read.groups
+        clean = clean or read
         correct = {name: read.correct(name) for name in arms.runs}
         per_view.append(_compare_view(arms, view, heavy, read, correct))
         if heavy:
             heavy_correct.append(correct)
-    assert groups is not None
+    assert clean is not None
     _adjust(per_view)
+    classes, counts = arms.runs[arms.reference].classes, _tally(arms, heavy_correct, clean)
+    return Compared(_result(arms, per_view, heavy_correct, clean, counts), classes, _roster(arms, clean), counts)
+
+
+def _tally(
+    arms: Arms, heavy_correct: Sequence[Mapping[str, Bool[np.ndarray, "heads images"]]], clean: _View
+) -> breakdown.Tally | None:
+    if not heavy_correct:
+        return None
+    labels = clean.predictions[arms.reference].labels
+    return breakdown.tally(heavy_correct, {name: clean.correct(name) for name in arms.runs}, labels, clean.groups)
+
+
+def _roster(arms: Arms, clean: _View) -> Roster:
+    run = arms.runs[arms.reference]
+    roster = read_roster(run.file(TEST_IMAGES))
+    roster.require(clean.predictions[arms.reference].images, run.folder)
+    return roster
+
+
+def _result(
+    arms: Arms,
+    per_view: list[dict[str, JsonValue]],
+    heavy_correct: Sequence[Mapping[str, Bool[np.ndarray, "heads images"]]],
+    clean: _View,
+    counts: breakdown.Tally | None,
+) -> dict[str, JsonValue]:
+    groups = clean.groups
     return {
         "arms": {name: str(run.folder) for name, run in arms.runs.items()},
         "reference": arms.reference,
         "n_test": len(groups),
         "groups": len(np.unique(groups)),
-        "heads": len(next(iter(correct.values()))),
+        "heads": len(clean.correct(arms.reference)),
         "native_pixels_per_pixel": arms.runs[arms.reference].result["native_pixels_per_pixel"],
         "severities": table_in_words(arms.side) if any(view.severity for view in arms.views) else None,
         "views": per_view,
         "heavy_mean": _heavy_mean(arms, heavy_correct, groups) if heavy_correct else None,
         "equal_epochs": _equal_epochs(arms),
+        "classes": breakdown.class_rows(counts, arms.runs[arms.reference].classes) if counts else None,
+        "images": breakdown.image_counts(counts) if counts else None,
         "area": {name: _area(name, per_view) for name in arms.runs},
         "inputs": inputs_of(arms),
     }
@@ -183,7 +244,7 @@ def _compare_view(
         "heavy": heavy,
         "arms": {
             name: {
-                **_arm(correct[name].astype(np.float64), read.groups),
+                **accuracy_of(correct[name].astype(np.float64), read.groups),
                 "correct": [int(count) for count in correct[name].sum(1)],
                 **head_metrics(read.predictions[name], classes),
             }
@@ -191,41 +252,13 @@ def _compare_view(
         },
         "against_reference": {
             name: {
-                **_difference(correct[name].astype(np.float64) - reference, read.groups),
+                **difference(correct[name].astype(np.float64) - reference, read.groups),
                 "p_these_heads": _these_heads(correct[name], reference, read.groups),
             }
             for name in arms.runs
             if name != arms.reference
         },
     }
-
-
-def _arm(correct: Float64[np.ndarray, "heads images"], groups: Shaped[np.ndarray, " images"]) -> dict[str, JsonValue]:
-    """Accuracy with an interval made like that of a difference: heads and groups are both random."""
-    against_nothing = inference.crossed_difference(correct, groups)
-    return {
-        "accuracy": float(correct.mean()),
-        "ci95": [_number(float(np.clip(bound, 0, 1))) for bound in against_nothing.ci95],  # clip keeps NaN
-    }
-
-
-def _difference(
-    values: Float64[np.ndarray, "heads images"], groups: Shaped[np.ndarray, " images"]
-) -> dict[str, JsonValue]:
-    result = inference.crossed_difference(values, groups)
-    return {
-        "difference": result.estimate,
-        "ci95": [_number(bound) for bound in result.ci95],
-        "p": _number(result.p),
-        "p_holm": None,
-        "verdict": inference.verdict(result.estimate, result.p),
-        "smallest_detectable": _number(result.smallest_detectable),
-    }
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN: what the data say nothing about is null."""
-    return value if math.isfinite(value) else None
 
 
 def _these_heads(
@@ -241,10 +274,7 @@ def _adjust(per_view: Sequence[dict[str, JsonValue]]) -> None:
     """Holm's adjustment over the heavy views, arm by arm; the verdicts there follow the adjusted p value."""
     heavy = [view["against_reference"] for view in per_view if view["heavy"]]
     for name in heavy[0] if heavy else ():
-        p_values = [math.nan if view[name]["p"] is None else view[name]["p"] for view in heavy]
-        for view, p in zip(heavy, inference.holm(np.array(p_values)), strict=True):
-            view[name]["p_holm"] = _number(float(p))
-            view[name]["verdict"] = inference.verdict(view[name]["difference"], float(p))
+        adjust([view[name] for view in heavy])
 
 
 def _heavy_mean(
@@ -256,15 +286,15 @@ def _heavy_mean(
         "views": len(correct),
         "arms": {
             name: {
-                **_arm(means[name], groups),
+                **accuracy_of(means[name], groups),
                 "correct": [int(count) for count in np.sum([view[name].sum(1) for view in correct], axis=0)],
             }
             for name in arms.runs
         },
         "against_reference": {
             name: {
-                **_difference(means[name] - means[arms.reference], groups),
-                "corruption_error": _number(
+                **difference(means[name] - means[arms.reference], groups),
+                "corruption_error": number(
                     float(
                         metrics.corruption_error(
                             np.array([1 - view[name].mean() for view in correct]),
@@ -295,7 +325,7 @@ def _equal_epochs(arms: Arms) -> dict[str, JsonValue] | None:
     return {
         "steps": steps,
         "clean": {
-            name: _difference(clean.correct(name) - reference, clean.groups)
+            name: difference(clean.correct(name) - reference, clean.groups)
             for name in arms.runs
             if name != arms.reference
         },

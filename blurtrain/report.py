@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from blurtrain.breakdown import IMAGES
 from blurtrain.comparison import RESULT
 from blurtrain.files import whole_file
 from blurtrain.kernels import FAMILIES
@@ -43,7 +45,7 @@ def terminal_table(comparison: Comparison) -> str:
     body = [lines[0], rule, *lines[1:]]
     if comparison["heavy_mean"]:
         body.insert(len(body) - 1, rule)
-    return "\n".join([_counts(comparison), "", *body, "", *_notes(comparison)])
+    return "\n".join([_counts(comparison), "", *body, "", *_notes(comparison), *breakdown_lines(comparison)])
 
 
 def sweep_table(folder: Path) -> str:
@@ -148,6 +150,27 @@ def finding(name: str, heavy: Mapping[str, Any], clean: Mapping[str, Any], compa
     )
 
 
+def breakdown_lines(comparison: Comparison) -> Iterator[str]:
+    """Which class loses and which one gains most, and how many images change sides; nothing where no view is heavy."""
+    reference = comparison["reference"]
+    for name, kinds in comparison["images"].items() if comparison["heavy_mean"] else ():
+        rows = [row for row in comparison["classes"] if row["arm"] == name]
+        loser, winner = (max(rows, key=itemgetter(key)) for key in ("reference_loss", "difference"))
+        paying = min(rows, key=itemgetter("difference"))
+        before, after = (f"{100 * loser[f'reference_{view}']:.1f}" for view in ("clean", "heavy"))
+        yield ""
+        if loser["reference_loss"] > 0:
+            yield f"Class {loser['class']!r} loses most under heavy blur: from {before} to {after} in {reference}."
+        if winner["difference"] > 0:
+            yield f"Class {winner['class']!r} gains most: there {name} is {_against(winner, reference)}."
+        if paying["verdict"] == "worse":
+            yield f"Class {paying['class']!r} pays most: there {name} is {_against(paying, reference)}."
+        yield (
+            f"Of {comparison['n_test']} test images {name} rescues {kinds['rescued']} and loses {kinds['lost']}, "
+            f"by the majority of heads and heavy views ({IMAGES})."
+        )
+
+
 def _against(difference: Mapping[str, Any], reference: str) -> str:
     """A verdict with its numbers."""
     joint = "from" if difference["verdict"] == "not distinguishable" else "than"
@@ -168,7 +191,7 @@ def markdown_table(comparison: Comparison) -> str:
     escaped = ([cell.replace("|", "\\|") for cell in cells] for cells in [header, ["---"] * len(header), *rows])
     lines = ["| " + " | ".join(cells) + " |" for cells in escaped]
     notes = [note.replace("* heavy", r"\* heavy") for note in _notes(comparison)]
-    return "\n".join([_counts(comparison), "", *lines, "", *notes])
+    return "\n".join([_counts(comparison), "", *lines, "", *notes, *breakdown_lines(comparison)])
 
 
 def accuracy_picture(path: Path, comparison: Comparison) -> None:

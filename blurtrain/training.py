@@ -19,6 +19,7 @@ from blurtrain.config import Config, plain
 from blurtrain.files import remove_partial, sha256, whole_file, write_json, write_text
 from blurtrain.kernels import content, kernel
 from blurtrain.progress import progress, say
+from blurtrain.roster import TEST_IMAGES, write_roster
 from blurtrain.rows import Rows
 from blurtrain.version import VERSION
 from blurtrain.views import Blur
@@ -214,6 +215,7 @@ def _sweep(config: Config, ready: Prepared, trained: heads.Trained) -> list[swee
             heads=sweep.head_names(len(trained.folds.bias), equal_epochs=trained.equal_epochs is not None),
             logits=lambda view, block: joined.logits(features_of(view, loaded.test[block])),
         )
+    write_roster(folder / TEST_IMAGES, loaded.ids[loaded.test], [loaded.names[index] for index in loaded.test])
     rows = list(sweep.sweep_rows(path, config.test_views, len(loaded.classes), loaded.native_scale))
     write_text(folder / "sweep.csv", sweep.table_text(rows))
     write_json(folder / "sweep.json", [asdict(row) for row in rows])

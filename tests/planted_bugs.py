@@ -1036,7 +1036,7 @@ BUGS = (
     # comparison
     Bug(
         "Holm forgotten",
-        "comparison",
+        "differences",
         "inference.holm(np.array(p_values))",
         "np.array(p_values)",
         "test_comparison.py::test_holm_adjusts_the_heavy_views_alone",
@@ -1052,7 +1052,7 @@ BUGS = (
     ),
     Bug(
         "groups ignored",
-        "comparison",
+        "differences",
         "inference.crossed_difference(values, groups)",
         "inference.crossed_difference(values)",
         "test_comparison.py::test_groups_are_the_unit",
@@ -1065,6 +1065,38 @@ BUGS = (
         "        if read:\n            heavy_correct",
         "test_comparison.py::test_further_metrics_by_hand",
         "slight blurs dilute the result under heavy ones",
+    ),
+    Bug(
+        "classes by the order of their images",
+        "breakdown",
+        'order = np.argsort(counts.labels, kind="stable")',
+        "order = np.arange(len(counts.labels))",
+        "test_breakdown.py::test_gains_and_intervals_are_those_of_the_class_alone",
+        "the losses of a class are those of other classes' images",
+    ),
+    Bug(
+        "classes' verdicts not adjusted",
+        "breakdown",
+        "        adjust(every)\n",
+        "",
+        "test_breakdown.py::test_verdicts_are_adjusted_over_the_classes_of_one_arm",
+        "of a thousand classes fifty are called better or worse by chance",
+    ),
+    Bug(
+        "one head is a majority",
+        "breakdown",
+        "2 * self.times_right(name) > self.seen",
+        "2 * self.times_right(name) >= self.seen",
+        "test_breakdown.py::test_most_heads_in_most_views_decide",
+        "images on which heads disagree evenly count as right",
+    ),
+    Bug(
+        "names beside other images",
+        "breakdown",
+        "files, images = roster.rows(here)",
+        "files, images = roster.rows(np.sort(here))",
+        "test_breakdown.py::test_every_row_of_images_follows_from_the_predictions",
+        "the photographs that are named are not the ones that changed sides",
     ),
     Bug(
         "comparison of older predictions shown again",
