@@ -1,7 +1,6 @@
 """Which classes and which images lose under heavy blur and gain from copies; no torch."""
 
 import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,21 +124,6 @@ def _class_row(counts: Tally, arm: str, here: Int64[np.ndarray, " members"]) -> 
         "reference_loss": reference_clean - float(before.mean()),
         **difference(after - before, counts.groups[here]),
     }
-
-
-def class_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The same as CSV, the interval in two columns."""
-    flat = []
-    for row in rows:
-        low, high = row["ci95"]
-        at = list(row).index("ci95")
-        items = list(row.items())
-        flat.append(dict([*items[:at], ("ci95_low", low), ("ci95_high", high), *items[at + 1 :]]))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(flat[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return buffer.getvalue()
 
 
 def image_counts(counts: Tally) -> dict[str, dict[str, int]]:

@@ -1,7 +1,5 @@
 """Arms side by side: what each gets right on every view, and how sure their difference is; no torch."""
 
-import csv
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from blurtrain.kernels import is_heavy, standard_deviation
 from blurtrain.roster import TEST_IMAGES, Roster, read_roster
 from blurtrain.sweep import PREDICTIONS, ViewPredictions, head_metrics, read_predictions
 from blurtrain.version import VERSION
-from blurtrain.views import CLEAN, Blur
+from blurtrain.views import CLEAN, REAL, Blur, RealView, View
 
 RESULT = "comparison.json"
 JsonValue = Any  # what json.dumps takes
@@ -34,11 +32,13 @@ class Arms:
         runs: By arm name; the reference is the first.
         views: Of the test split.
         heavy: Whether each view is heavy.
+        real: Really blurred photographs that were tested on besides.
     """
 
     runs: dict[str, runs.Run]
     views: tuple[Blur, ...]
     heavy: tuple[bool, ...]
+    real: tuple[RealView, ...]
 
     @property
     def reference(self) -> str:
@@ -66,6 +66,8 @@ def open_arms(folders: Sequence[Path]) -> Arms:
     for run in loaded[1:]:
         if run.config.test_views != first.config.test_views:
             raise RunError(f"{run.folder} and {first.folder} have different sweeps: compare runs that share one")
+        if run.config.extra_tests.keys() != first.config.extra_tests.keys():
+            raise RunError(f"{run.folder} and {first.folder} have different extra_tests: compare runs that share them")
         if run.classes != first.classes:
             raise RunError(f"{run.folder} and {first.folder} have different classes: compare runs on the same images")
         if _solver(run) != _solver(first):
@@ -81,7 +83,8 @@ def open_arms(folders: Sequence[Path]) -> Arms:
         named[next(name for name in names if name not in named)] = run
     copies = tuple(view for run in loaded for view in run.config.train_views[1:])
     views = first.config.test_views
-    return Arms(named, views, tuple(is_heavy(view, copies, first.side) for view in views))
+    heavy = tuple(is_heavy(view, copies, first.side) for view in views)
+    return Arms(named, views, heavy, tuple(sorted(first.config.real_views, key=lambda view: view.name)))
 
 
 def _solver(run: runs.Run) -> object:
@@ -114,7 +117,7 @@ class _View:
         return predictions.correct[predictions.folds]
 
 
-def _read_view(arms: Arms, view: Blur, *, equal_epochs: bool = False) -> _View:
+def _read_view(arms: Arms, view: View, *, equal_epochs: bool = False) -> _View:
     predictions = {
         name: read_predictions(run.folder / PREDICTIONS, view, equal_epochs=equal_epochs)
         for name, run in arms.runs.items()
@@ -180,7 +183,7 @@ def compared(folders: Sequence[Path]) -> Compared:
         if heavy:
             heavy_correct.append(correct)
     assert clean is not None
-    _adjust(per_view)
+    _adjust([view["against_reference"] for view in per_view if view["heavy"]])
     classes, counts = arms.runs[arms.reference].classes, _tally(arms, heavy_correct, clean)
     return Compared(_result(arms, per_view, heavy_correct, clean, counts), classes, _roster(arms, clean), counts)
 
@@ -218,6 +221,7 @@ def _result(
         "native_pixels_per_pixel": arms.runs[arms.reference].result["native_pixels_per_pixel"],
         "severities": table_in_words(arms.side) if any(view.severity for view in arms.views) else None,
         "views": per_view,
+        "real": _real(arms),
         "heavy_mean": _heavy_mean(arms, heavy_correct, groups) if heavy_correct else None,
         "equal_epochs": _equal_epochs(arms),
         "classes": breakdown.class_rows(counts, arms.runs[arms.reference].classes) if counts else None,
@@ -230,8 +234,7 @@ def _result(
 def _compare_view(
     arms: Arms, view: Blur, heavy: bool, read: _View, correct: Mapping[str, Bool[np.ndarray, "heads images"]]
 ) -> dict[str, JsonValue]:
-    classes, side = len(arms.runs[arms.reference].classes), arms.side
-    reference = correct[arms.reference]
+    side = arms.side
     return {
         "family": view.family,
         "strength": view.strength,
@@ -242,6 +245,28 @@ def _compare_view(
         "name": view.name,
         "curve": view.curve,
         "heavy": heavy,
+        **_side_by_side(arms, read, correct),
+    }
+
+
+def _real(arms: Arms) -> list[dict[str, JsonValue]]:
+    """Really blurred photographs, each set with images of its own; Holm's adjustment is over the sets."""
+    rows = []
+    for view in arms.real:
+        read = _read_view(arms, view)
+        correct = {name: read.correct(name) for name in arms.runs}
+        counts = {"n_test": len(read.groups), "groups": len(np.unique(read.groups))}
+        rows.append({"name": view.name, "family": REAL, **counts, **_side_by_side(arms, read, correct)})
+    _adjust([row["against_reference"] for row in rows])
+    return rows
+
+
+def _side_by_side(
+    arms: Arms, read: _View, correct: Mapping[str, Bool[np.ndarray, "heads images"]]
+) -> dict[str, JsonValue]:
+    """What each arm gets right on some images, and what the others gain over the reference."""
+    classes, reference = len(arms.runs[arms.reference].classes), correct[arms.reference]
+    return {
         "arms": {
             name: {
                 **accuracy_of(correct[name].astype(np.float64), read.groups),
@@ -270,11 +295,10 @@ def _these_heads(
     return inference.sign_flip(arm.astype(np.int64) - reference, groups)
 
 
-def _adjust(per_view: Sequence[dict[str, JsonValue]]) -> None:
-    """Holm's adjustment over the heavy views, arm by arm; the verdicts there follow the adjusted p value."""
-    heavy = [view["against_reference"] for view in per_view if view["heavy"]]
-    for name in heavy[0] if heavy else ():
-        adjust([view[name] for view in heavy])
+def _adjust(several: Sequence[Mapping[str, dict[str, JsonValue]]]) -> None:
+    """Holm's adjustment over the heavy views or over sets of photographs, arm by arm; the verdicts follow it."""
+    for name in several[0] if several else ():
+        adjust([one[name] for one in several])
 
 
 def _heavy_mean(
@@ -344,29 +368,6 @@ def _area(arm: str, per_view: Sequence[Mapping[str, JsonValue]]) -> float:
             float(metrics.area_under_strength(strengths, np.array([v["arms"][arm]["accuracy"] for v in views])))
         )
     return float(np.mean(areas))
-
-
-def csv_text(comparison: Mapping[str, JsonValue]) -> str:
-    """One row for each view and arm."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    against = ("difference", "ci95_low", "ci95_high", "p", "p_holm", "verdict", "smallest_detectable")
-    arm_metrics = ("accuracy", "macro_accuracy", "top5_accuracy", "nll", "ece", "accuracy_refit")
-    writer.writerow(
-        ["view", "family", "strength", "angle", "heavy", "arm", "n_test", "groups", "heads", *arm_metrics, *against]
-    )
-    counts = [comparison[key] for key in ("n_test", "groups", "heads")]
-    for view in comparison["views"]:
-        for name, arm in view["arms"].items():
-            other = view["against_reference"].get(name)
-            row = [view["name"], view["family"], view["strength"], view["angle"], view["heavy"], name, *counts]
-            row += [arm[metric] for metric in arm_metrics]
-            if other is None:
-                row += [None] * len(against)
-            else:
-                row += [other["difference"], *other["ci95"], *(other[key] for key in against[3:])]
-            writer.writerow(row)
-    return buffer.getvalue()
 
 
 def stored(folder: Path, arms: Arms) -> dict[str, JsonValue] | None:

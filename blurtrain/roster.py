@@ -1,6 +1,6 @@
 """What the test images of a run are called: a table of names beside their ids, in the order of the predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from blurtrain.files import whole_file
 TEST_IMAGES = "test-images.parquet"
 BLOCK = 65536  # images that are written together
 
-SCHEMA = pa.schema([("image", pa.string()), ("file", pa.string())])
+SCHEMA = pa.schema([("extra_test", pa.string()), ("image", pa.string()), ("file", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,34 @@ class Roster:
         return self.files.take(positions).to_pylist(), self.images.take(positions).to_pylist()
 
 
-def write_roster(path: Path, ids: Shaped[np.ndarray, " images"], files: Sequence[str]) -> None:
+def write_roster(path: Path, parts: Mapping[str | None, tuple[Shaped[np.ndarray, " images"], Sequence[str]]]) -> None:
     """Write the names of test images, block by block.
+
+    Args:
+        path: The parquet file; it appears whole.
+        parts: Names by content and files of the test split, called `None`, and of each further test set.
 
     Raises:
         StoreError: If the file cannot be written.
     """
     with whole_file(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
-        for start in range(0, len(ids), BLOCK):
-            block = slice(start, start + BLOCK)
-            writer.write_table(pa.table({"image": ids[block].astype(str), "file": files[block]}, schema=SCHEMA))
+        for name, (ids, files) in parts.items():
+            for start in range(0, len(ids), BLOCK):
+                block = slice(start, start + BLOCK)
+                images = ids[block].astype(str)
+                columns = {"extra_test": [name] * len(images), "image": images, "file": files[block]}
+                writer.write_table(pa.table(columns, schema=SCHEMA))
 
 
 def read_roster(path: Path) -> Roster:
-    """The names that a run has stored.
+    """The names that a run has stored of its test split.
 
     Raises:
         RunError: If the file cannot be read.
     """
     try:
         table = pq.read_table(path, schema=SCHEMA)
+        table = table.filter(table["extra_test"].is_null())
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path} cannot be read: train that run again under another name") from error
     # Arrow's larger kind of text: more than 2 GiB of names may be in one array.

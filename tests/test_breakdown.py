@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from blurtrain import breakdown, comparison, experiment, roster, runs
+from blurtrain import breakdown, comparison, experiment, roster, runs, tables
 from blurtrain.breakdown import Tally
 from blurtrain.config import BlurGrid, Config
 from blurtrain.errors import RunError, StoreError
@@ -127,7 +127,7 @@ def random_tally(images: int, classes: int, seed: int = 0, views: int = 4) -> tu
 def test_blocks_of_any_size_give_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, _ = random_tally(50, 4)
     names = np.array([f"{i:03}".encode() for i in range(50)])
-    write_roster(tmp_path / "names", names, [f'odd, "name"\n{i}' for i in range(50)])
+    write_roster(tmp_path / "names", {None: (names, [f'odd, "name"\n{i}' for i in range(50)])})
     known = read_roster(tmp_path / "names")
     breakdown.write_images(tmp_path / "whole.csv", counts, ["a", "b,c", "d", "e"], known)
     monkeypatch.setattr(breakdown, "BLOCK", 7)
@@ -149,7 +149,7 @@ def test_only_a_block_of_names_is_ever_text(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Roster, "rows", noting)
     monkeypatch.setattr(breakdown, "BLOCK", 16)
-    write_roster(tmp_path / "names", np.array([f"{i:03}".encode() for i in range(100)]), ["x"] * 100)
+    write_roster(tmp_path / "names", {None: (np.array([f"{i:03}".encode() for i in range(100)]), ["x"] * 100)})
     breakdown.write_images(tmp_path / "images.csv", counts, list("abcd"), read_roster(tmp_path / "names"))
     assert sum(asked) == 200
     assert max(asked) == 16
@@ -227,7 +227,7 @@ def test_a_class_of_one_image_has_no_interval(tmp_path: Path) -> None:
     assert rows[0]["images"] == 1
     assert (rows[0]["ci95"], rows[0]["p"], rows[0]["p_holm"]) == ([None, None], None, None)
     assert rows[0]["verdict"] == "not distinguishable"
-    text = breakdown.class_csv(rows).splitlines()[1]
+    text = tables.classes_text(rows).splitlines()[1]
     assert text.startswith("no,augmented,1,1,")
     assert ",,,,,not distinguishable," in text
 
@@ -260,11 +260,11 @@ def test_without_a_heavy_view_there_are_no_tables(tmp_path: Path) -> None:
 def test_names_are_read_back_as_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = np.array([b"c", b"a", b"b"])
     monkeypatch.setattr(roster, "BLOCK", 2)
-    write_roster(tmp_path / "names.parquet", names, ["x", "日本\n", "z"])
+    write_roster(tmp_path / "names.parquet", {None: (names, ["x", "日本\n", "z"])})
     known = read_roster(tmp_path / "names.parquet")
     assert known.rows(np.array([2, 1])) == (["z", "日本\n"], ["b", "a"])
     known.require(np.array(["c", "a", "b"], object), tmp_path)
-    assert pq.read_schema(tmp_path / "names.parquet").names == ["image", "file"]
+    assert pq.read_schema(tmp_path / "names.parquet").names == ["extra_test", "image", "file"]
 
 
 @pytest.mark.parametrize("others", [["c", "a"], ["a", "c", "b"], ["c", "a", "x"]])
@@ -276,7 +276,7 @@ def test_names_of_other_images_are_refused(tmp_path: Path, others: list[str]) ->
 
 def test_a_comparison_refuses_names_of_other_images(tmp_path: Path) -> None:
     folders = made_up(tmp_path)
-    write_roster(folders[0] / TEST_IMAGES, np.array([b"00", b"01", b"03", b"02"]), ["a", "b", "c", "d"])
+    write_roster(folders[0] / TEST_IMAGES, {None: (np.array([b"00", b"01", b"03", b"02"]), ["a", "b", "c", "d"])})
     runs.finish(folders[0], {**RESULT, "classes": ["no", "yes"]})
     with pytest.raises(RunError, match=r"names other images than the predictions"):
         comparison.compare_runs(folders)
@@ -321,7 +321,7 @@ def test_other_names_make_a_comparison_again(tmp_path: Path) -> None:
     folders = made_up(tmp_path)
     target = experiment.compare_runs(folders, tmp_path / "compare")
     assert {row["file"] for row in read_csv(target / "images.csv")} == {"00.png", "01.png", "02.png", "03.png"}
-    write_roster(folders[0] / TEST_IMAGES, np.array([b"00", b"01", b"02", b"03"]), list("abcd"))
+    write_roster(folders[0] / TEST_IMAGES, {None: (np.array([b"00", b"01", b"02", b"03"]), list("abcd"))})
     runs.finish(folders[0], {**RESULT, "classes": ["no", "yes"]})
     experiment.compare_runs(folders, target)
     assert {row["file"] for row in read_csv(target / "images.csv")} == set("abcd")

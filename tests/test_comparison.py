@@ -17,7 +17,7 @@ from blurtrain.config import BlurGrid, Config
 from blurtrain.errors import RunError
 from blurtrain.files import read_sealed, write_text
 from blurtrain.roster import TEST_IMAGES, write_roster
-from blurtrain.views import CLEAN, Blur
+from blurtrain.views import CLEAN, Blur, View
 
 Correct = Sequence[Sequence[int]]  # 1 or 0, one row a head
 
@@ -39,7 +39,7 @@ AUGMENTED_CORRECT = {CLEAN: [[1, 1, 0, 1], [1, 1, 0, 0]], HEAVY: [[1, 1, 0, 1], 
 def make_run(
     folder: Path,
     config: Config,
-    correct: Mapping[Blur, Correct],
+    correct: Mapping[Any, Correct],
     *,
     groups: Sequence[str] | None = None,
     classes: tuple[str, ...] = ("no", "yes"),
@@ -50,13 +50,13 @@ def make_run(
     count = len(correct[CLEAN][0])
     truth = np.array(labels if labels is not None else [i % 2 for i in range(count)], np.int64)
 
-    def logits(view: Blur, block: slice) -> np.ndarray:
+    def logits(view: View, block: slice) -> np.ndarray:
         right = np.array([*correct[view], [1] * count], bool)
         return np.eye(len(classes))[np.where(right, truth, 1 - truth)][:, block]
 
     names = np.array([f"{i:02}".encode() for i in range(count)] if ids is None else [i.encode() for i in ids])
     write_text(folder / runs.CONFIG, runs.dump_config(config))
-    write_roster(folder / TEST_IMAGES, names, [f"{name.decode()}.png" for name in names])
+    write_roster(folder / TEST_IMAGES, {None: (names, [f"{name.decode()}.png" for name in names])})
     sweep.write_predictions(
         folder / "predictions.parquet",
         ids=names,

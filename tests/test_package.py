@@ -37,7 +37,7 @@ LADDER = [
     ),
     "cores",
     *("options", "warps", "blur", "metrics", "inference", "differences", "rows", "curvature", "lbfgs", "store"),
-    *("decoding", "glyphs", "sources", "splits", "reduction", "reading", "images"),
+    *("decoding", "glyphs", "folders", "sources", "splits", "reduction", "reading", "images"),
     *("glyphnet", "cutting", "weights", "backbones", "catalogue", "engines", "features", "heads", "fitting"),
     *(
         "runs",
@@ -49,6 +49,7 @@ LADDER = [
         "roster",
         "breakdown",
         "comparison",
+        "tables",
         "report",
         "tensorboard",
     ),

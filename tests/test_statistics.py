@@ -26,7 +26,7 @@ from blurtrain.config import BlurGrid, Config
 from blurtrain.experiment import read_comparison
 from blurtrain.files import write_json, write_text
 from blurtrain.roster import TEST_IMAGES, write_roster
-from blurtrain.views import Blur
+from blurtrain.views import Blur, View
 from tests.test_inference import all_flips, plain_reference
 
 CLASSES = 12  # of the made-up runs: enough for a top-5 accuracy
@@ -174,6 +174,7 @@ def made_again(folders: dict[str, Path], views: Sequence[Blur], heavy: Sequence[
         "views": rows,
         "heavy_mean": heavy_mean(arms, heavy, groups),
         "equal_epochs": None,
+        "real": [],
         "severities": None,
         "classes": class_rows(arms, heavy, classes),
         "images": {arm: kinds(base, arms[arm], heavy) for arm in others},
@@ -296,14 +297,14 @@ def require_same(ours: Any, expected: Any, where: str = "comparison") -> int:  #
 def made_up_run(folder: Path, config: Config, skill: float, heads: int, groups: Sequence[str], seed: int) -> Path:
     """A finished run of random logits, the better the more skill and the less blur; other seed, other heads."""
     labels = np.random.default_rng(0).integers(0, CLASSES, len(groups))
-    per_view = {}
+    per_view: dict[View, np.ndarray] = {}
     for number, view in enumerate(config.test_views):
         image = np.random.default_rng([1, number]).normal(0, 1, (1, len(groups), CLASSES))  # all arms and heads see it
         own = np.random.default_rng([2, number, seed]).normal(0, 0.7, (heads + 1, len(groups), CLASSES))
         per_view[view] = image + own + skill / (1 + view.strength) * np.eye(CLASSES)[labels]
     ids = np.array([f"{i:03}".encode() for i in range(len(groups))])
     write_text(folder / runs.CONFIG, runs.dump_config(config))
-    write_roster(folder / TEST_IMAGES, ids, [f"photo {i}.png" for i in range(len(groups))])
+    write_roster(folder / TEST_IMAGES, {None: (ids, [f"photo {i}.png" for i in range(len(groups))])})
     sweep.write_predictions(
         folder / "predictions.parquet",
         ids=ids,
