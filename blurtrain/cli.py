@@ -151,9 +151,9 @@ def _compare(words: Sequence[str]) -> None:
     folder = experiment.compare_runs(parsed.arms) if parsed.arms else experiment.compare(config)
     print(report.terminal_table(experiment.read_comparison(folder)))
     _print_skipped(parsed.arms or [config.baseline().run_folder, config.run_folder])
-    print(
-        f"\nTables: {folder / 'comparison.csv'}, {folder / 'comparison.json'}\nPicture: {folder / experiment.PICTURE}"
-    )
+    names = ("comparison.csv", "comparison.json", "classes.csv", "images.csv")
+    tables = ", ".join(name for name in names if (folder / name).exists())
+    print(f"\nTables in {folder}: {tables}\nPicture: {folder / experiment.PICTURE}")
     print(f"TensorBoard: tensorboard --logdir {folder.parent}")
 
 

@@ -1,8 +1,5 @@
 """Arms side by side: what each gets right on every view, and how sure their difference is; no torch."""
 
-import csv
-import io
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Shaped
 
-from blurtrain import inference, metrics, runs
+from blurtrain import breakdown, inference, metrics, runs
+from blurtrain.differences import accuracy_of, adjust, difference, number
 from blurtrain.errors import RunError
 from blurtrain.files import read_sealed
 from blurtrain.imagenet_c import described, table_in_words
 from blurtrain.kernels import is_heavy, standard_deviation
+from blurtrain.roster import TEST_IMAGES, Roster, read_roster
 from blurtrain.sweep import PREDICTIONS, ViewPredictions, head_metrics, read_predictions
 from blurtrain.version import VERSION
-from blurtrain.views import CLEAN, Blur
+from blurtrain.views import CLEAN, REAL, Blur, RealView, View
 
 RESULT = "comparison.json"
 JsonValue = Any  # what json.dumps takes
@@ -33,11 +32,13 @@ class Arms:
         runs: By arm name; the reference is the first.
         views: Of the test split.
         heavy: Whether each view is heavy.
+        real: Really blurred photographs that were tested on besides.
     """
 
     runs: dict[str, runs.Run]
     views: tuple[Blur, ...]
     heavy: tuple[bool, ...]
+    real: tuple[RealView, ...]
 
     @property
     def reference(self) -> str:
@@ -65,6 +66,8 @@ def open_arms(folders: Sequence[Path]) -> Arms:
     for run in loaded[1:]:
         if run.config.test_views != first.config.test_views:
             raise RunError(f"{run.folder} and {first.folder} have different sweeps: compare runs that share one")
+        if run.config.extra_tests.keys() != first.config.extra_tests.keys():
+            raise RunError(f"{run.folder} and {first.folder} have different extra_tests: compare runs that share them")
         if run.classes != first.classes:
             raise RunError(f"{run.folder} and {first.folder} have different classes: compare runs on the same images")
         if _solver(run) != _solver(first):
@@ -80,7 +83,8 @@ def open_arms(folders: Sequence[Path]) -> Arms:
         named[next(name for name in names if name not in named)] = run
     copies = tuple(view for run in loaded for view in run.config.train_views[1:])
     views = first.config.test_views
-    return Arms(named, views, tuple(is_heavy(view, copies, first.side) for view in views))
+    heavy = tuple(is_heavy(view, copies, first.side) for view in views)
+    return Arms(named, views, heavy, tuple(sorted(first.config.real_views, key=lambda view: view.name)))
 
 
 def _solver(run: runs.Run) -> object:
@@ -89,7 +93,11 @@ def _solver(run: runs.Run) -> object:
 
 def inputs_of(arms: Arms) -> dict[str, str]:
     """A hash of every run that a comparison is made of: the same ones give the same comparison."""
-    return {**{name: run.result["files"][PREDICTIONS] for name, run in arms.runs.items()}, "blurtrain": VERSION}
+    return {
+        **{name: run.result["files"][PREDICTIONS] for name, run in arms.runs.items()},
+        TEST_IMAGES: arms.runs[arms.reference].result["files"][TEST_IMAGES],
+        "blurtrain": VERSION,
+    }
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class _View:
         return predictions.correct[predictions.folds]
 
 
-def _read_view(arms: Arms, view: Blur, *, equal_epochs: bool = False) -> _View:
+def _read_view(arms: Arms, view: View, *, equal_epochs: bool = False) -> _View:
     predictions = {
         name: read_predictions(run.folder / PREDICTIONS, view, equal_epochs=equal_epochs)
         for name, run in arms.runs.items()
@@ -125,6 +133,23 @@ def _read_view(arms: Arms, view: Blur, *, equal_epochs: bool = False) -> _View:
     return _View(reference.groups, predictions)
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A comparison and what stands behind it.
+
+    Args:
+        result: The contents of comparison.json.
+        classes: Names in the order of the labels.
+        roster: What the test images are called.
+        counts: How often each image is classified correctly; none where no view is heavy.
+    """
+
+    result: dict[str, JsonValue]
+    classes: list[str]
+    roster: Roster
+    counts: breakdown.Tally | None
+
+
 def compare_runs(folders: Sequence[Path]) -> dict[str, JsonValue]:
     """Compare finished runs.
 
@@ -137,30 +162,70 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, JsonValue]:
     Raises:
         RunError: If the runs cannot be compared, or their predictions are not what was written.
     """
+    return compared(folders).result
+
+
+def compared(folders: Sequence[Path]) -> Compared:
+    """The same as `compare_runs`, with what tables of single images are made of.
+
+    Raises:
+        RunError: As `compare_runs`.
+    """
     arms = open_arms(folders)
     for run in arms.runs.values():
         run.file(PREDICTIONS)
-    per_view, heavy_correct, groups = [], [], None
+    per_view, heavy_correct, clean = [], [], None
     for view, heavy in zip(arms.views, arms.heavy, strict=True):
         read = _read_view(arms, view)
-        groups = read.groups
+        clean = clean or read
         correct = {name: read.correct(name) for name in arms.runs}
         per_view.append(_compare_view(arms, view, heavy, read, correct))
         if heavy:
             heavy_correct.append(correct)
-    assert groups is not None
-    _adjust(per_view)
+    assert clean is not None
+    _adjust([view["against_reference"] for view in per_view if view["heavy"]])
+    classes, counts = arms.runs[arms.reference].classes, _tally(arms, heavy_correct, clean)
+    return Compared(_result(arms, per_view, heavy_correct, clean, counts), classes, _roster(arms, clean), counts)
+
+
+def _tally(
+    arms: Arms, heavy_correct: Sequence[Mapping[str, Bool[np.ndarray, "heads images"]]], clean: _View
+) -> breakdown.Tally | None:
+    if not heavy_correct:
+        return None
+    labels = clean.predictions[arms.reference].labels
+    return breakdown.tally(heavy_correct, {name: clean.correct(name) for name in arms.runs}, labels, clean.groups)
+
+
+def _roster(arms: Arms, clean: _View) -> Roster:
+    run = arms.runs[arms.reference]
+    roster = read_roster(run.file(TEST_IMAGES))
+    roster.require(clean.predictions[arms.reference].images, run.folder)
+    return roster
+
+
+def _result(
+    arms: Arms,
+    per_view: list[dict[str, JsonValue]],
+    heavy_correct: Sequence[Mapping[str, Bool[np.ndarray, "heads images"]]],
+    clean: _View,
+    counts: breakdown.Tally | None,
+) -> dict[str, JsonValue]:
+    groups = clean.groups
     return {
         "arms": {name: str(run.folder) for name, run in arms.runs.items()},
         "reference": arms.reference,
         "n_test": len(groups),
         "groups": len(np.unique(groups)),
-        "heads": len(next(iter(correct.values()))),
+        "heads": len(clean.correct(arms.reference)),
         "native_pixels_per_pixel": arms.runs[arms.reference].result["native_pixels_per_pixel"],
         "severities": table_in_words(arms.side) if any(view.severity for view in arms.views) else None,
         "views": per_view,
+        "real": _real(arms),
         "heavy_mean": _heavy_mean(arms, heavy_correct, groups) if heavy_correct else None,
         "equal_epochs": _equal_epochs(arms),
+        "classes": breakdown.class_rows(counts, arms.runs[arms.reference].classes) if counts else None,
+        "images": breakdown.image_counts(counts) if counts else None,
         "area": {name: _area(name, per_view) for name in arms.runs},
         "inputs": inputs_of(arms),
     }
@@ -169,8 +234,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, JsonValue]:
 def _compare_view(
     arms: Arms, view: Blur, heavy: bool, read: _View, correct: Mapping[str, Bool[np.ndarray, "heads images"]]
 ) -> dict[str, JsonValue]:
-    classes, side = len(arms.runs[arms.reference].classes), arms.side
-    reference = correct[arms.reference]
+    side = arms.side
     return {
         "family": view.family,
         "strength": view.strength,
@@ -181,6 +245,28 @@ def _compare_view(
         "name": view.name,
         "curve": view.curve,
         "heavy": heavy,
+        **_side_by_side(arms, read, correct),
+    }
+
+
+def _real(arms: Arms) -> list[dict[str, JsonValue]]:
+    """Really blurred photographs, each set with images of its own; Holm's adjustment is over the sets."""
+    rows = []
+    for view in arms.real:
+        read = _read_view(arms, view)
+        correct = {name: read.correct(name) for name in arms.runs}
+        counts = {"n_test": len(read.groups), "groups": len(np.unique(read.groups))}
+        rows.append({"name": view.name, "family": REAL, **counts, **_side_by_side(arms, read, correct)})
+    _adjust([row["against_reference"] for row in rows])
+    return rows
+
+
+def _side_by_side(
+    arms: Arms, read: _View, correct: Mapping[str, Bool[np.ndarray, "heads images"]]
+) -> dict[str, JsonValue]:
+    """What each arm gets right on some images, and what the others gain over the reference."""
+    classes, reference = len(arms.runs[arms.reference].classes), correct[arms.reference]
+    return {
         "arms": {
             name: {
                 **accuracy_of(correct[name].astype(np.float64), read.groups),
@@ -200,37 +286,6 @@ def _compare_view(
     }
 
 
-def accuracy_of(
-    correct: Float64[np.ndarray, "heads images"], groups: Shaped[np.ndarray, " images"]
-) -> dict[str, JsonValue]:
-    """Accuracy with an interval made like that of a difference: heads and groups are both random."""
-    against_nothing = inference.crossed_difference(correct, groups)
-    return {
-        "accuracy": float(correct.mean()),
-        "ci95": [_number(float(np.clip(bound, 0, 1))) for bound in against_nothing.ci95],  # clip keeps NaN
-    }
-
-
-def difference(
-    values: Float64[np.ndarray, "heads images"], groups: Shaped[np.ndarray, " images"]
-) -> dict[str, JsonValue]:
-    """A mean difference in correctness with its interval, p value, verdict and power, as JSON has it."""
-    result = inference.crossed_difference(values, groups)
-    return {
-        "difference": result.estimate,
-        "ci95": [_number(bound) for bound in result.ci95],
-        "p": _number(result.p),
-        "p_holm": None,
-        "verdict": inference.verdict(result.estimate, result.p),
-        "smallest_detectable": _number(result.smallest_detectable),
-    }
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN: what the data say nothing about is null."""
-    return value if math.isfinite(value) else None
-
-
 def _these_heads(
     arm: Bool[np.ndarray, "heads images"],
     reference: Bool[np.ndarray, "heads images"],
@@ -240,14 +295,10 @@ def _these_heads(
     return inference.sign_flip(arm.astype(np.int64) - reference, groups)
 
 
-def _adjust(per_view: Sequence[dict[str, JsonValue]]) -> None:
-    """Holm's adjustment over the heavy views, arm by arm; the verdicts there follow the adjusted p value."""
-    heavy = [view["against_reference"] for view in per_view if view["heavy"]]
-    for name in heavy[0] if heavy else ():
-        p_values = [math.nan if view[name]["p"] is None else view[name]["p"] for view in heavy]
-        for view, p in zip(heavy, inference.holm(np.array(p_values)), strict=True):
-            view[name]["p_holm"] = _number(float(p))
-            view[name]["verdict"] = inference.verdict(view[name]["difference"], float(p))
+def _adjust(several: Sequence[Mapping[str, dict[str, JsonValue]]]) -> None:
+    """Holm's adjustment over the heavy views or over sets of photographs, arm by arm; the verdicts follow it."""
+    for name in several[0] if several else ():
+        adjust([one[name] for one in several])
 
 
 def _heavy_mean(
@@ -267,7 +318,7 @@ def _heavy_mean(
         "against_reference": {
             name: {
                 **difference(means[name] - means[arms.reference], groups),
-                "corruption_error": _number(
+                "corruption_error": number(
                     float(
                         metrics.corruption_error(
                             np.array([1 - view[name].mean() for view in correct]),
@@ -317,29 +368,6 @@ def _area(arm: str, per_view: Sequence[Mapping[str, JsonValue]]) -> float:
             float(metrics.area_under_strength(strengths, np.array([v["arms"][arm]["accuracy"] for v in views])))
         )
     return float(np.mean(areas))
-
-
-def csv_text(comparison: Mapping[str, JsonValue]) -> str:
-    """One row for each view and arm."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    against = ("difference", "ci95_low", "ci95_high", "p", "p_holm", "verdict", "smallest_detectable")
-    arm_metrics = ("accuracy", "macro_accuracy", "top5_accuracy", "nll", "ece", "accuracy_refit")
-    writer.writerow(
-        ["view", "family", "strength", "angle", "heavy", "arm", "n_test", "groups", "heads", *arm_metrics, *against]
-    )
-    counts = [comparison[key] for key in ("n_test", "groups", "heads")]
-    for view in comparison["views"]:
-        for name, arm in view["arms"].items():
-            other = view["against_reference"].get(name)
-            row = [view["name"], view["family"], view["strength"], view["angle"], view["heavy"], name, *counts]
-            row += [arm[metric] for metric in arm_metrics]
-            if other is None:
-                row += [None] * len(against)
-            else:
-                row += [other["difference"], *other["ci95"], *(other[key] for key in against[3:])]
-            writer.writerow(row)
-    return buffer.getvalue()
 
 
 def stored(folder: Path, arms: Arms) -> dict[str, JsonValue] | None:

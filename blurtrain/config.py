@@ -6,6 +6,7 @@ defaults together are the augmented arm on the embedded image set; the baseline 
 """
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,13 +16,20 @@ import yaml
 
 from blurtrain.grids import BlurGrid as BlurGrid  # its name for users of this module
 from blurtrain.grids import absolute, is_finite, is_path, require
-from blurtrain.views import CLEAN, Blur
+from blurtrain.kernels import FAMILIES
+from blurtrain.views import CLEAN, Blur, RealView
 
 OnBadImage = Literal["error", "skip"]
 
 MOST_NAME = 200  # bytes: with what is added, below the 255 of every file system
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 EMBEDDED = "glyphs"  # the image set that needs no files
+GROUPS = ("data", "glyphs", "backbone", "head", "minibatch")  # keys of a config that hold keys
+IMPORTING = ("class_path", "init_args", "dict_kwargs")  # what jsonargparse takes for a class and its arguments
+EXTRA_TEST = re.compile(r"[^\W_]([\w .+-]{0,38}[\w.+-])?")  # a name that stands in tables, tags and file names
+EXTRA_TEST_ALLOWED = (
+    "names of 1 to 40 letters, digits, spaces and -_.+ that begin like no blur and are no key of a config"
+)
 
 
 @dataclass(frozen=True)
@@ -174,6 +182,7 @@ class Config:
         copies: Blurred copies that join the training images; none is the baseline.
         duplicated: Control: the clean images once more in place of each copy.
         sweep: Blurs of the test split.
+        extra_tests: Really blurred photographs to test on beside them: folders FOLDER/CLASS/* by a name of yours.
         head: The retrained head.
         minibatch: How the head is trained where ``cache`` is false.
         engine: What runs the frozen backbone; auto is ONNX Runtime on a CPU and torch on a GPU.
@@ -192,6 +201,7 @@ class Config:
     copies: tuple[BlurGrid, ...] = (BlurGrid("gaussian", (0.5, 1.0)),)
     sweep: tuple[BlurGrid, ...] = (BlurGrid("gaussian", (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)),)
     duplicated: bool = False
+    extra_tests: dict[str, str] = field(default_factory=dict, hash=False)
     head: HeadConfig = field(default_factory=HeadConfig)
     minibatch: MinibatchConfig = field(default_factory=MinibatchConfig)
     engine: Literal["auto", "onnxruntime", "torch"] = "auto"
@@ -216,6 +226,9 @@ class Config:
         for key, views in (("copies", self._expand(self.copies)), ("sweep", self.test_views)):
             names = [replace(view, border="reflect101").name for view in views]
             require(len(set(names)) == len(names), key, "blurs that differ by 0.001 px and have one border", names)
+        for name, folder in self.extra_tests.items():
+            require(_is_free(name), "extra_tests", EXTRA_TEST_ALLOWED, name)
+            require(is_path(folder), f"extra_tests.{name}", "a folder", folder)
         is_folder = isinstance(self.cache, Path) and is_path(str(self.cache)) and str(self.cache).lower() not in _SWITCH
         require(self.cache is False or is_folder, "cache", "a folder or false", str(self.cache))
         fits = self.cache is not False or self.engine != "onnxruntime"
@@ -233,6 +246,11 @@ class Config:
         """The clean view, then the blurs of the sweep by family and strength."""
         blurs = self._expand(self.sweep)
         return (CLEAN, *sorted(blur for blur in blurs if blur != CLEAN))
+
+    @property
+    def real_views(self) -> tuple[RealView, ...]:
+        """Really blurred photographs, which are tested on beside the blurs of the sweep."""
+        return tuple(RealView(name) for name in self.extra_tests)
 
     @property
     def arm(self) -> str:
@@ -279,6 +297,7 @@ class Config:
             backbone=replace(self.backbone, weights=weights),
             copies=tuple(grid.resolved() for grid in self.copies),
             sweep=tuple(grid.resolved() for grid in self.sweep),
+            extra_tests={name: absolute(folder) for name, folder in self.extra_tests.items()},
         )
 
     def identity(self) -> dict[str, Any]:
@@ -296,6 +315,12 @@ class Config:
 # Images that were skipped show in the hashes of the inputs.
 _NOT_IDENTITY = ("name", "runs", "cache", "batch_size", "on_bad_image")
 _SWITCH = ("true", "false", "none", "null", "yes", "on", "0", "1")  # what is meant to turn something on or off
+
+
+def _is_free(name: str) -> bool:
+    """Whether really blurred photographs may be called so: as no blur is, and as no key that YAML is refused for."""
+    taken = name.split(" ")[0] in (CLEAN.family, *FAMILIES) or name.rpartition(".")[2] in (*GROUPS, *IMPORTING)
+    return EXTRA_TEST.fullmatch(name) is not None and not taken
 
 
 def _is_nothing(text: str) -> bool:

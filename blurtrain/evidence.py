@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float64, Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from blurtrain import features, imagenet_c, inference, training
-from blurtrain.comparison import accuracy_of, difference
+from blurtrain import features, imagenet_c, training
 from blurtrain.config import Config
+from blurtrain.differences import accuracy_of, adjust, difference
 from blurtrain.errors import ConfigError
 from blurtrain.files import sha256, whole_file
 from blurtrain.grids import BlurGrid
@@ -351,14 +351,6 @@ def _adjust(arms: Sequence[Arm], own: Sequence[str], views: Mapping[str, Rows], 
                 tables.setdefault((arm.section, "" if crossed else name), []).append(gain)
     for cells in tables.values():
         adjust(cells)
-
-
-def adjust(cells: Sequence[dict[str, JsonValue]]) -> None:
-    """Holm's adjustment over some differences, in place."""
-    p_values = np.array([np.nan if cell["p"] is None else cell["p"] for cell in cells], np.float64)
-    for cell, p in zip(cells, inference.holm(p_values), strict=True):
-        cell["p_holm"] = None if np.isnan(p) else float(p)
-        cell["verdict"] = inference.verdict(cell["difference"], float(p))
 
 
 def csv_text(evidence: Mapping[str, JsonValue]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurtrain import comparison, report, runs
+from blurtrain import breakdown, comparison, report, runs, tables
 from blurtrain.config import Config
 from blurtrain.errors import ConfigError, RunError
 from blurtrain.files import read_sealed, remove_partial, write_json, write_sealed, write_text
@@ -181,13 +181,20 @@ def compare_runs(folders: Sequence[Path], target: Path | None = None) -> Path:
         return folder
     with held(runs.lock(folder), f"making {folder}"):
         if comparison.stored(folder, arms) is None:
-            _write_comparison(folder, comparison.compare_runs(folders))
+            _write_comparison(folder, comparison.compared(folders))
     return folder
 
 
-def _write_comparison(folder: Path, result: dict[str, Any]) -> None:
+def _write_comparison(folder: Path, compared: comparison.Compared) -> None:
+    result = compared.result
     remove_partial(folder)
-    write_text(folder / "comparison.csv", comparison.csv_text(result))
+    write_text(folder / "comparison.csv", tables.views_text(result))
+    if compared.counts is None:
+        for name in (breakdown.CLASSES, breakdown.IMAGES):
+            (folder / name).unlink(missing_ok=True)  # of runs that lay there before
+    else:
+        write_text(folder / breakdown.CLASSES, tables.classes_text(result["classes"]))
+        breakdown.write_images(folder / breakdown.IMAGES, compared.counts, compared.classes, compared.roster)
     report.accuracy_picture(folder / PICTURE, result)
     from blurtrain import tensorboard  # imports torch
 

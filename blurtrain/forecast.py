@@ -25,7 +25,7 @@ from blurtrain.heads import ConvexHeads, FeatureDataModule
 from blurtrain.images import ImageSet
 from blurtrain.progress import started
 from blurtrain.store import ID
-from blurtrain.views import Blur
+from blurtrain.views import CLEAN, Blur
 
 DECODING, RUNNING = 0.7, 1.2  # seconds of calibration
 SAMPLE = 256  # images at most that are decoded for it
@@ -165,7 +165,7 @@ def forecast(arms: Sequence[Config], fitted: Sequence[Blur] | None = None) -> Fo
     config = arms[-1]
     backbone = backbones.load(config.backbone)
     geometry = backbone.preprocessing.geometry
-    survey = images.survey(config.data, geometry, config.cache)
+    survey = images.survey(config.data, geometry, config.cache, config.extra_tests)
     start = started()
     decoding, sample = _decode(survey, 1 if config.cache is False else cores())
     sampled = replace(survey.images, pixels=_Sample(sample))
@@ -272,7 +272,7 @@ def _penalty(rows: int, width: int, classes: int, folds: int) -> float:
 
 def _results(arms: Sequence[Config], loaded: ImageSet, start: float) -> float:
     heads = _folds(arms[-1], loaded) + 1
-    return AFTERWARDS * start + WRITING * len(arms) * heads * len(loaded.test) * len(arms[-1].test_views)
+    return AFTERWARDS * start + WRITING * len(arms) * heads * training.seen_once(arms[-1], loaded)
 
 
 def _on_images(
@@ -285,7 +285,8 @@ def _on_images(
         for view in arm.train_views:
             counts[view] = counts.get(view, 0) + often * (len(loaded.train) + len(loaded.validation))
         for view in arm.test_views:
-            counts[view] = counts.get(view, 0) + len(loaded.test)
+            tested = loaded.tested if view == CLEAN else loaded.test
+            counts[view] = counts.get(view, 0) + len(tested)
     passes = sum(counts.values())
     seconds = _run(sampled, counts, engine, arms[-1].batch_size) + passes * decoding
     steps = (

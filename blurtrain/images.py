@@ -5,7 +5,7 @@ in other formats, therefore share a name, a fold, a group and their features.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -20,7 +20,7 @@ from blurtrain.progress import say
 from blurtrain.reading import Bad, contents, decode_missing, keys_of, name_all, pixel_table
 from blurtrain.reduction import reduced
 from blurtrain.sources import Item, Part, Source, open_source, why
-from blurtrain.splits import deal, split
+from blurtrain.splits import deal, further_tests, split
 from blurtrain.store import Ids, Table
 
 RARE_FORMAT = 0.02  # a format below this share of the images is worth a look
@@ -95,6 +95,7 @@ class ImageSet:
         native_scale: Native pixels per pixel of the network's input, for the median image.
         pixels: Where they come from.
         skipped: Names of images that were left out, each with the reason.
+        extra_tests: Positions of the images of further test sets, by name; they are in no split.
     """
 
     classes: tuple[str, ...]
@@ -109,6 +110,12 @@ class ImageSet:
     native_scale: float
     pixels: Pixels
     skipped: dict[str, str] = field(default_factory=dict)
+    extra_tests: dict[str, Int64[np.ndarray, " _"]] = field(default_factory=dict)
+
+    @property
+    def tested(self) -> Int64[np.ndarray, " tested"]:
+        """Positions of all images that are tested on: the test split, then the further test sets."""
+        return np.concatenate([self.test, *self.extra_tests.values()])
 
     def read_pixels(self, positions: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3 height width"]:
         """Pixels of some images at the network's size."""
@@ -119,17 +126,21 @@ class ImageSet:
         return [self.group_labels[group] for group in self.groups[positions]]
 
 
-def check_source(config: DataConfig) -> None:
+def check_source(config: DataConfig, extra_tests: Mapping[str, str] | None = None) -> None:
     """Open a source without reading its images.
 
     Raises:
         DataError: If folders or classes are missing.
     """
-    open_source(config)
+    open_source(config, extra_tests)
 
 
 def load(
-    config: DataConfig, geometry: Geometry, cache: Path | Literal[False], on_bad_image: OnBadImage = "error"
+    config: DataConfig,
+    geometry: Geometry,
+    cache: Path | Literal[False],
+    on_bad_image: OnBadImage = "error",
+    extra_tests: Mapping[str, str] | None = None,
 ) -> ImageSet:
     """Decode every image, or find it stored, name it by its content, and split.
 
@@ -139,13 +150,14 @@ def load(
         cache: Folder in which decoded pixels are stored, or false: then only names and sizes are kept, and pixels
             are decoded anew whenever they are read.
         on_bad_image: Whether an image that cannot be used is an error or is left out.
+        extra_tests: Folders of further test sets by name.
 
     Raises:
         DataError: If the source cannot be used, or an image cannot and is not to be left out; every such image is
             counted, the first named.
         StoreError: If the store cannot be read or written.
     """
-    whole = reduced(open_source(config), geometry)
+    whole = reduced(open_source(config, extra_tests), geometry)
     for note in whole.notes:
         say(note)
     bad: Bad = {}
@@ -179,8 +191,11 @@ def _image_set(
 ) -> ImageSet:
     """Images whose names by content are known, split."""
     labels = np.array([item.label for item in source.items], np.int64)
-    train, validation, test = split(source.items, ids, labels, config.test_fraction)
+    first = sum(item.extra_test is None for item in source.items)  # images: those of further test sets stand behind
+    train, validation, test = split(source.items[:first], ids[:first], labels[:first], config.test_fraction)
     _require_every_class(source, labels, train, test, len(bad))
+    extra = further_tests(source.items, ids, labels, np.r_[train, validation])
+    _require_extra_images(whole.items, extra)
     group_labels, groups = _groups(source.items, ids)
     return ImageSet(
         classes=source.classes,
@@ -192,9 +207,10 @@ def _image_set(
         train=train,
         validation=validation,
         test=test,
-        native_scale=float(np.median(sizes.min(axis=1)) / geometry.resize),
+        native_scale=float(np.median(sizes.min(axis=1)[:first]) / geometry.resize),
         pixels=pixels,
         skipped={whole.items[index].name: bad[index] for index in sorted(bad)},
+        extra_tests=extra,
     )
 
 
@@ -212,14 +228,19 @@ class Survey:
     unread: Int64[np.ndarray, " unread"]
 
 
-def survey(config: DataConfig, geometry: Geometry, cache: Path | Literal[False]) -> Survey:
+def survey(
+    config: DataConfig,
+    geometry: Geometry,
+    cache: Path | Literal[False],
+    extra_tests: Mapping[str, str] | None = None,
+) -> Survey:
     """Look at images without decoding or storing any.
 
     Raises:
         DataError: If the source cannot be used.
         StoreError: If the store cannot be read.
     """
-    whole = reduced(open_source(config), geometry)
+    whole = reduced(open_source(config, extra_tests), geometry)
     bad: Bad = {}
     ids = keys_of(whole, bad)
     source = _without(whole, bad, "skip")
@@ -243,7 +264,7 @@ def _without(source: Source, bad: Bad, on_bad_image: OnBadImage) -> Part:
         told = f"{source.items[first].name} {bad[first]}{more}"
         if on_bad_image == "error":
             raise DataError(f"{told}: mend or remove it, or give --on_bad_image skip")
-        if not good:
+        if all(source.items[index].extra_test is not None for index in good):
             raise DataError(f"{told}: no image is left")
         say(f"note: {told}: left out")
     return Part(source, good)
@@ -251,12 +272,13 @@ def _without(source: Source, bad: Bad, on_bad_image: OnBadImage) -> Part:
 
 def _mention_rare_formats(source: Source) -> None:
     """A file type that hardly occurs is often no photograph of its class: an error page, an icon."""
-    kinds = [Path(item.name).suffix.lower().replace(".jpeg", ".jpg") for item in source.items]
+    items = [item for item in source.items if item.extra_test is None]
+    kinds = [Path(item.name).suffix.lower().replace(".jpeg", ".jpg") for item in items]
     if not kinds[0]:
         return
     for kind, count in Counter(kinds).items():
         if count < RARE_FORMAT * len(kinds):
-            name = source.items[kinds.index(kind)].name
+            name = items[kinds.index(kind)].name
             also = f" and {count - 1} more" if count > 1 else ""
             say(f"note: {name}{also} is {kind} unlike the others; it is used as an image of its class: look at it")
 
@@ -298,3 +320,10 @@ def _require_every_class(source: Source, labels: np.ndarray, train: np.ndarray, 
             raise DataError(f"class {name!r} has no training image left that is not also a test image{besides}")
     if len(test) == 0:
         raise DataError(f"the test split has no images{besides}")
+
+
+def _require_extra_images(items: Sequence[Item], found: Mapping[str, np.ndarray]) -> None:
+    """A further test set may lose all of its images: to bad files, or as duplicates."""
+    for name in dict.fromkeys(item.extra_test for item in items if item.extra_test is not None):
+        if len(found.get(name, ())) == 0:
+            raise DataError(f"extra_tests.{name} has no image left that can be read and is not trained on: add some")

@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
+from blurtrain.config import GROUPS as GROUPS
+from blurtrain.config import IMPORTING
 from blurtrain.errors import BlurtrainError, ConfigError
 from blurtrain.grids import BlurGrid
 
 NO_VALUE = "{} has no value: give one, or leave the key out"
 A_BLUR = "{family: gaussian, strengths: [1, 2]}"
-GROUPS = ("data", "glyphs", "backbone", "head", "minibatch")  # keys of a config that hold keys
-IMPORTING = ("class_path", "init_args", "dict_kwargs")  # what jsonargparse takes for a class and its arguments
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 STRICT_YAML = "blurtrain"  # the name of `read_yaml` among jsonargparse's loaders
 STR, INT, FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float"))
@@ -251,6 +251,7 @@ _REWORDED = [
     (r"Expected a <class 'float'>(. Got value)?", "must be a number, got"),
     (r"Expected a <class 'tuple'>(. Got value)?", "must be a list, got"),
     (r"Expected a <class 'str'>(. Got value)?", "must be a text, got"),
+    (r"Expected a <class 'dict'>(. Got value)?", "must hold names and folders, such as {phone: FOLDER}, got"),
     (
         r"Not a valid subclass of BlurGrid. Got value(: .*?) Subclass types .*",
         rf"must be a list of blurs, such as [{A_BLUR}], got\1",

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from blurtrain import evidence, features, imagenet_c, inference, splits, training
-from blurtrain.comparison import accuracy_of, difference
 from blurtrain.config import Config
+from blurtrain.differences import accuracy_of, difference
 from blurtrain.errors import ConfigError
 from blurtrain.kernels import FAMILIES, HEAVY, is_heavy, spread
 from blurtrain.progress import progress

@@ -5,7 +5,8 @@ pixels are left in each direction, the antialiased resize that follows makes nea
 the figures).
 
 Images are named by their decoded pixels, and exact duplicates must share a name whatever their format. So a JPEG is
-decoded in full where a file of another format has its size; two JPEGs of the same picture reduce alike.
+decoded in full where a file of another format has its size; two JPEGs of the same picture reduce alike. Only the images
+of the splits decide that: a further test set must not change what is trained on.
 """
 
 import warnings
@@ -73,7 +74,11 @@ def reduced(source: Source, geometry: Geometry) -> Source:
     with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as pool:
         warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image shows when it is decoded
         headers = list(pool.map(source.header, range(len(source.items))))
-    others = {_sides(header) for header in headers if header is not None and header[0] != "JPEG"}
+    others = {
+        _sides(header)
+        for item, header in zip(source.items, headers, strict=True)
+        if item.extra_test is None and header is not None and header[0] != "JPEG"
+    }
     scales = [_scale(header, others, LEFT * geometry.resize) for header in headers]
     return Reduced(source, scales) if max(scales, default=1) > 1 else source
 

@@ -1,15 +1,18 @@
 """What people look at: the terminal table and the pictures of a comparison. No computation."""
 
 import json
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from blurtrain.breakdown import IMAGES
 from blurtrain.comparison import RESULT
 from blurtrain.files import whole_file
 from blurtrain.kernels import FAMILIES
 from blurtrain.runs import load_run
-from blurtrain.views import Blur
+from blurtrain.views import REAL, Blur
 
 # Okabe and Ito's palette: told apart with every kind of colour blindness; the line styles also in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
@@ -27,15 +30,49 @@ def terminal_table(comparison: Comparison) -> str:
     header = ["blur", *arms]
     for name in others:
         header += ["gain" if len(others) == 1 else f"{name} gain", "95 % interval", "p", "verdict"]
-    rows = [header, *(_cells(view, _label(view, comparison), arms) for view in comparison["views"])]
-    if comparison["heavy_mean"]:
-        rows.append(_cells(comparison["heavy_mean"], "mean of heavy *", arms))
+    sections = _sections(comparison, arms)
+    rows = [header, *(row for section in sections for row in section)]
     lines = aligned(rows)
     rule = "-" * max(map(len, lines))
-    body = [lines[0], rule, *lines[1:]]
+    body, place = [lines[0]], 1
+    for section in sections:
+        body += [rule, *lines[place : place + len(section)]]
+        place += len(section)
+    return "\n".join([_counts(comparison), "", *body, "", *_sentences(comparison)])
+
+
+def _sections(comparison: Comparison, arms: Sequence[str]) -> list[list[list[str]]]:
+    """Rows that belong together: blurs of the sweep, their heavy mean, photographs that were blurred really."""
+    sections = [[_cells(view, _label(view, comparison), arms) for view in comparison["views"]]]
     if comparison["heavy_mean"]:
-        body.insert(len(body) - 1, rule)
-    return "\n".join([_counts(comparison), "", *body, "", *_notes(comparison)])
+        sections.append([_cells(comparison["heavy_mean"], "mean of heavy *", arms)])
+    if comparison["real"]:
+        sections.append([_cells(view, f"{view['name']} ({_images(view)})", arms) for view in comparison["real"]])
+    return sections
+
+
+def _images(counts: Mapping[str, Any]) -> str:
+    """How many images there are, and groups where these are fewer."""
+    groups = "" if counts["groups"] == counts["n_test"] else f" in {counts['groups']} groups"
+    return f"{counts['n_test']} image{'s' * (counts['n_test'] > 1)}{groups}"
+
+
+def _sentences(comparison: Comparison) -> Iterator[str]:
+    """All that stands below a table."""
+    yield from _notes(comparison)
+    yield from _real_lines(comparison)
+    yield from breakdown_lines(comparison)
+
+
+def _real_lines(comparison: Comparison) -> Iterator[str]:
+    """What photographs say that were blurred really."""
+    if not comparison["real"]:
+        return
+    yield ""
+    for view in comparison["real"]:
+        for name, other in view["against_reference"].items():
+            yield f"On {view['name']} {name} is {_against(other, comparison['reference'])}{_power(other)}."
+    yield "Really blurred photographs are images of their own, in no mean; p of each set is adjusted (Holm)."
 
 
 def aligned(rows: Sequence[Sequence[str]], left: tuple[int, ...] | None = None) -> list[str]:
@@ -60,21 +97,22 @@ def sweep_table(folder: Path) -> str:
     """
     rows = json.loads(load_run(folder).file("sweep.json").read_text(encoding="utf-8"))
     heads = rows[0]["heads"]
+    names = [row["view"] if row["family"] != REAL else f"{row['view']} ({row['images']} images)" for row in rows]
+    width = max(16, *map(len, names))
     lines = [f"Accuracy in % on {rows[0]['images']} test images, mean of {heads} head{'s' * (heads > 1)}"]
-    lines += ["", f"{'blur':<16} accuracy   sd over heads     nll     ece   refitted head"]
+    lines += ["", f"{'blur':<{width}} accuracy   sd over heads     nll     ece   refitted head"]
     lines += [
-        f"{row['view']:<16} {100 * row['accuracy']:>8.1f}   {100 * row['accuracy_sd']:>13.1f}"
+        f"{name:<{width}} {100 * row['accuracy']:>8.1f}   {100 * row['accuracy_sd']:>13.1f}"
         f"   {row['nll']:>5.2f}   {row['ece']:>5.3f}   {100 * row['accuracy_refit']:>13.1f}"
-        for row in rows
+        for name, row in zip(names, rows, strict=True)
     ]
     return "\n".join(lines)
 
 
 def _counts(comparison: Comparison) -> str:
-    groups = "" if comparison["groups"] == comparison["n_test"] else f" in {comparison['groups']} groups"
     heads = comparison["heads"]
     return (
-        f"Accuracy in % on {comparison['n_test']} test images{groups}, "
+        f"Accuracy in % on {_images(comparison).replace(' image', ' test image')}, "
         f"mean of {heads} head{'s' * (heads > 1)} an arm; blur in px at network size"
     )
 
@@ -147,12 +185,37 @@ def _nominal(view: Mapping[str, Any]) -> float:
 def finding(name: str, heavy: Mapping[str, Any], clean: Mapping[str, Any], comparison: Comparison) -> str:
     """The result in two sentences made from the numbers."""
     reference = comparison["reference"]
-    smallest = heavy["smallest_detectable"]
-    power = "" if smallest is None else f"; this test could have shown {100 * smallest:.1f}"
     return (
-        f"Under heavy blur {name} is {_against(heavy, reference)}{power}.\n"
+        f"Under heavy blur {name} is {_against(heavy, reference)}{_power(heavy)}.\n"
         f"On clean images it is {_against(clean, reference)}."
     )
+
+
+def _power(difference: Mapping[str, Any]) -> str:
+    """What could have been shown."""
+    smallest = difference["smallest_detectable"]
+    return "" if smallest is None else f"; this test could have shown {100 * smallest:.1f}"
+
+
+def breakdown_lines(comparison: Comparison) -> Iterator[str]:
+    """Which class loses and which one gains most, and how many images change sides; nothing where no view is heavy."""
+    reference = comparison["reference"]
+    for name, kinds in comparison["images"].items() if comparison["heavy_mean"] else ():
+        rows = [row for row in comparison["classes"] if row["arm"] == name]
+        loser, winner = (max(rows, key=itemgetter(key)) for key in ("reference_loss", "difference"))
+        paying = min(rows, key=itemgetter("difference"))
+        before, after = (f"{100 * loser[f'reference_{view}']:.1f}" for view in ("clean", "heavy"))
+        yield ""
+        if loser["reference_loss"] > 0:
+            yield f"Class {loser['class']!r} loses most under heavy blur: from {before} to {after} in {reference}."
+        if winner["difference"] > 0:
+            yield f"Class {winner['class']!r} gains most: there {name} is {_against(winner, reference)}."
+        if paying["verdict"] == "worse":
+            yield f"Class {paying['class']!r} pays most: there {name} is {_against(paying, reference)}."
+        yield (
+            f"Of {comparison['n_test']} test images {name} rescues {kinds['rescued']} and loses {kinds['lost']}, "
+            f"by the majority of heads and heavy views ({IMAGES})."
+        )
 
 
 def _against(difference: Mapping[str, Any], reference: str) -> str:
@@ -169,17 +232,17 @@ def markdown_table(comparison: Comparison) -> str:
     header = ["blur", *arms]
     for name in arms[1:]:
         header += [f"{name} gain", "95 % interval", "p", "verdict"]
-    rows = [_cells(view, _label(view, comparison), arms) for view in comparison["views"]]
-    if comparison["heavy_mean"]:
-        rows.append(_cells(comparison["heavy_mean"], "mean of heavy *", arms))
+    rows = [row for section in _sections(comparison, arms) for row in section]
     escaped = ([cell.replace("|", "\\|") for cell in cells] for cells in [header, ["---"] * len(header), *rows])
     lines = ["| " + " | ".join(cells) + " |" for cells in escaped]
-    notes = [note.replace("* heavy", r"\* heavy") for note in _notes(comparison)]
+    notes = [note.replace("* heavy", r"\* heavy") for note in _sentences(comparison)]
     return "\n".join([_counts(comparison), "", *lines, "", *notes])
 
 
 def accuracy_picture(path: Path, comparison: Comparison) -> None:
     """Accuracy versus strength, one panel a curve, with 95 % bands and the heavy range shaded.
+
+    Photographs that were blurred really stand in a last panel, a point and its interval for each set and arm.
 
     Raises:
         StoreError: If the file cannot be written.
@@ -188,8 +251,9 @@ def accuracy_picture(path: Path, comparison: Comparison) -> None:
 
     views = comparison["views"]
     curves = {view["curve"]: view["family"] for view in views if view["family"] != "clean"}
-    columns = min(len(curves), MOST_COLUMNS)
-    rows = -(-len(curves) // columns)
+    count = len(curves) + bool(comparison["real"])
+    columns = min(count, MOST_COLUMNS)
+    rows = -(-count // columns)
     figure = Figure(figsize=(6.4 * columns, 4.4 * rows), layout="constrained", dpi=120)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, (curve, family) in zip(panels, curves.items(), strict=False):
@@ -197,7 +261,9 @@ def accuracy_picture(path: Path, comparison: Comparison) -> None:
         measure = "" if curve.endswith("severity") else f" blur: {FAMILIES[family].strength}"
         panel.set_xlabel(f"{curve}{measure}")
         panel.set_ylabel("accuracy in %")
-    for panel in panels[len(curves) :]:
+    if comparison["real"]:
+        _draw_real(panels[len(curves)], comparison)
+    for panel in panels[count:]:
         panel.remove()
     figure.suptitle(_title(comparison), fontsize=11)
     with whole_file(path) as temporary:
@@ -217,13 +283,41 @@ def _draw_curves(panel: Any, views: Sequence[Mapping[str, Any]], comparison: Com
     heavy = [view["strength"] for view in views if view["heavy"]]
     if heavy:
         shown["heavy blur"] = panel.axvspan(min(heavy), max(strengths), color="0.5", alpha=0.12, linewidth=0)
-    panel.set_ylim(0, 100)
     panel.set_xlim(0, max(strengths))
+    _finish(panel, shown)
+
+
+def _draw_real(panel: Any, comparison: Comparison) -> None:  # noqa: ANN401 - matplotlib
+    """A place for each set of photographs, and in it the arms side by side."""
+    views, arms = comparison["real"], list(comparison["arms"])
+    shown = {}
+    for number, (name, colour, line) in enumerate(zip(arms, COLOURS * 9, LINES * 9, strict=False)):
+        places = [place + 0.16 * (number - (len(arms) - 1) / 2) for place in range(len(views))]
+        heights = [100 * view["arms"][name]["accuracy"] for view in views]
+        known = [
+            (at, high, *(100 * bound for bound in view["arms"][name]["ci95"]))
+            for at, high, view in zip(places, heights, views, strict=True)
+            if None not in view["arms"][name]["ci95"]
+        ]
+        (shown[name],) = panel.plot(places, heights, line[0], color=colour)
+        for at, height, low, high in known:
+            panel.errorbar([at], [height], [[height - low], [high - height]], color=colour, capsize=4)
+    names = [f"{textwrap.fill(view['name'], 20)}\n{_images(view)}" for view in views]
+    panel.set_xticks(range(len(views)), names)
+    panel.set_xlim(-0.6, len(views) - 0.4)
+    panel.set_xlabel("really blurred photographs")
+    panel.set_ylabel("accuracy in %")
+    _finish(panel, shown, "best")
+
+
+def _finish(panel: Any, shown: Mapping[str, Any], place: str = "lower left") -> None:  # noqa: ANN401 - matplotlib
+    panel.set_ylim(0, 100)
     panel.grid(alpha=0.3)
-    for text in panel.legend(list(shown.values()), list(shown), loc="lower left").get_texts():
+    for text in panel.legend(list(shown.values()), list(shown), loc=place).get_texts():
         text.set_parse_math(False)  # a name may hold a dollar sign
 
 
 def _title(comparison: Comparison) -> str:
     heads = comparison["heads"]
-    return f"{comparison['n_test']} test images, {heads} head{'s' * (heads > 1)} an arm, bands: 95 % intervals"
+    marks = "bands and bars" if comparison["real"] else "bands"
+    return f"{comparison['n_test']} test images, {heads} head{'s' * (heads > 1)} an arm, {marks}: 95 % intervals"

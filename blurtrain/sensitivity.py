@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from blurtrain import evidence, features, training
-from blurtrain.comparison import accuracy_of, difference
 from blurtrain.config import Config
 from blurtrain.decoding import Geometry
+from blurtrain.differences import accuracy_of, difference
 from blurtrain.grids import BlurGrid
 from blurtrain.kernels import FAMILIES
 

@@ -1,9 +1,9 @@
-"""Where images come from: the embedded set, or folders whose names are the classes."""
+"""Where images come from: the embedded set, folders whose names are the classes, and further ones to test on."""
 
 import functools
-import os
 import stat
-from collections.abc import Sequence
+from bisect import bisect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -12,9 +12,11 @@ from PIL import Image
 
 from blurtrain import glyphs
 from blurtrain.config import EMBEDDED, DataConfig
-from blurtrain.decoding import FORMATS, SUFFIXES, decode
+from blurtrain.decoding import FORMATS, decode
 from blurtrain.errors import DataError
 from blurtrain.files import file_sha256
+from blurtrain.folders import folders_in, image_files, is_folder, text_of, why_not
+from blurtrain.options import suggest
 
 MOST_BYTES = 2**30  # of a file: 16-bit colour of the most pixels that are decoded, and room to spare
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -25,12 +27,21 @@ Header = tuple[str, int, int]  # format, width and height
 
 @dataclass(frozen=True, slots=True)  # there may be millions of them
 class Item:
-    """One image of a source before anything was read: its name, label and, where given, split and group."""
+    """One image of a source before anything was read.
+
+    Args:
+        name: Within its source.
+        label: Place of its class.
+        split: Where it is given.
+        group: Statistical unit, where it is given.
+        extra_test: The further test set that it belongs to, and then to nothing else.
+    """
 
     name: str
     label: int
     split: str | None = None
     group: str | None = None
+    extra_test: str | None = None
 
 
 @runtime_checkable
@@ -133,92 +144,15 @@ class Part:
         return self.whole.header(self.indices[index])
 
 
-class FolderSource:
-    """A folder ROOT/SPLIT/CLASS/* or ROOT/CLASS/*.
+class FileSource:
+    """Images that are files; what is wrong with a single one shows when it is read."""
 
-    Links to files and folders are followed wherever they lead, but no folder is entered twice within a class. What is
-    wrong with a single image shows when it is read.
+    classes: tuple[str, ...]
+    items: list[Item]
 
-    Raises:
-        DataError: If a folder is missing or cannot be read, a class is empty, or a class is absent from the training
-            split.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self) -> None:
         self.notes: list[str] = []
-        if not _is_folder(root):
-            raise DataError(
-                f"data.root {str(root)!r} is not a folder{_why_not(root)}: "
-                f"give ROOT/train/CLASS and ROOT/test/CLASS, ROOT/CLASS, or {EMBEDDED!r} for the embedded images"
-            )
         self._paths: list[Path] = []
-        kinds = {folder: SPLITS.get(folder.name.lower()) for folder in _folders(root)}  # also Train, TEST
-        splits: dict[Path, str] = {folder: split for folder, split in kinds.items() if split is not None}
-        if not {"train", "test"} & set(splits.values()):
-            splits = {}  # a class may well be called `valid`
-        elif len(splits) < len(kinds):
-            others = ", ".join(folder.name for folder in kinds if folder not in splits)
-            self.notes.append(f"note: {others} beside the split folders of {root} is left out")
-        places: dict[Path, str | None] = {**splits} if splits else {root: None}
-        found = [
-            (split, folder, path)
-            for place, split in places.items()
-            for folder in _folders(place)
-            for path in self._image_files(folder)
-        ]
-        self._require_both_splits(splits, found)
-        names = sorted({folder.name for _, folder, _ in found})
-        self.classes = tuple(map(_text, names))
-        if len(self.classes) < 2:
-            raise DataError(
-                f"{root} has images of {len(self.classes)} class(es), and at least 2 are needed: give "
-                "ROOT/train/CLASS and ROOT/test/CLASS, or ROOT/CLASS"
-            )
-        self._require_trained_classes(found)
-        label = {name: i for i, name in enumerate(names)}
-        self.items = [Item(_text(path.relative_to(root)), label[folder.name], split) for split, folder, path in found]
-        self._paths = [path for _, _, path in found]
-
-    def _image_files(self, class_folder: Path) -> list[Path]:
-        """Images of a class at any depth."""
-        found: list[Path] = []
-        waiting, entered = [class_folder], {*_with_parents(class_folder), *_with_parents(class_folder.parent)}
-        while waiting:
-            folder = waiting.pop()
-            for entry in _entries(folder):
-                path = folder / entry.name
-                if _is_folder(entry):
-                    real = Path(os.path.realpath(path))
-                    if real in entered:
-                        self.notes.append(f"note: {path} leads back to a folder that is read anyway: it is left out")
-                    else:
-                        waiting.append(path)
-                        entered.add(real)
-                elif path.suffix.lower() in SUFFIXES:
-                    found.append(path)
-                elif _leads_nowhere(entry):
-                    self.notes.append(f"note: {path} is a link that leads nowhere: it is left out")
-        if not found:
-            kinds = ", ".join(sorted(SUFFIXES))
-            raise DataError(f"class folder {class_folder} has no images ({kinds}): add some, or remove it")
-        return sorted(found)
-
-    def _require_both_splits(self, splits: dict[Path, str], found: list[tuple[str | None, Path, Path]]) -> None:
-        for needed in ("train", "test") if splits else ():
-            if not any(split == needed for split, _, _ in found):
-                raise DataError(
-                    f"{self.root} has no images in {needed}/CLASS: both train and test are needed, "
-                    "or class folders alone, which are then split by content"
-                )
-
-    def _require_trained_classes(self, found: list[tuple[str | None, Path, Path]]) -> None:
-        trained = {folder.name for split, folder, _ in found if split in ("train", None)}
-        for _, folder, _ in found:
-            if folder.name not in trained:
-                raise DataError(
-                    f"class {folder.name!r} in {folder} has no training images: add some, or remove the folder"
-                )
 
     def key(self, index: int) -> str:
         """SHA-256 of the file's bytes."""
@@ -247,76 +181,166 @@ class FolderSource:
         return path
 
 
+class FolderSource(FileSource):
+    """A folder ROOT/SPLIT/CLASS/* or ROOT/CLASS/*.
+
+    Links to files and folders are followed wherever they lead, but no folder is entered twice within a class.
+
+    Raises:
+        DataError: If a folder is missing or cannot be read, a class is empty, or a class is absent from the training
+            split.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root = root
+        if not is_folder(root):
+            raise DataError(
+                f"data.root {str(root)!r} is not a folder{why_not(root)}: "
+                f"give ROOT/train/CLASS and ROOT/test/CLASS, ROOT/CLASS, or {EMBEDDED!r} for the embedded images"
+            )
+        kinds = {folder: SPLITS.get(folder.name.lower()) for folder in folders_in(root)}  # also Train, TEST
+        splits: dict[Path, str] = {folder: split for folder, split in kinds.items() if split is not None}
+        if not {"train", "test"} & set(splits.values()):
+            splits = {}  # a class may well be called `valid`
+        elif len(splits) < len(kinds):
+            others = ", ".join(folder.name for folder in kinds if folder not in splits)
+            self.notes.append(f"note: {others} beside the split folders of {root} is left out")
+        places: dict[Path, str | None] = {**splits} if splits else {root: None}
+        found = [
+            (split, folder, path)
+            for place, split in places.items()
+            for folder in folders_in(place)
+            for path in image_files(folder, self.notes)
+        ]
+        self._require_both_splits(splits, found)
+        names = sorted({folder.name for _, folder, _ in found})
+        self.classes = tuple(map(text_of, names))
+        if len(self.classes) < 2:
+            raise DataError(
+                f"{root} has images of {len(self.classes)} class(es), and at least 2 are needed: give "
+                "ROOT/train/CLASS and ROOT/test/CLASS, or ROOT/CLASS"
+            )
+        self._require_trained_classes(found)
+        label = {name: i for i, name in enumerate(names)}
+        self.items = [Item(text_of(path.relative_to(root)), label[folder.name], split) for split, folder, path in found]
+        self._paths = [path for _, _, path in found]
+
+    def _require_both_splits(self, splits: dict[Path, str], found: list[tuple[str | None, Path, Path]]) -> None:
+        for needed in ("train", "test") if splits else ():
+            if not any(split == needed for split, _, _ in found):
+                raise DataError(
+                    f"{self.root} has no images in {needed}/CLASS: both train and test are needed, "
+                    "or class folders alone, which are then split by content"
+                )
+
+    def _require_trained_classes(self, found: list[tuple[str | None, Path, Path]]) -> None:
+        trained = {folder.name for split, folder, _ in found if split in ("train", None)}
+        for _, folder, _ in found:
+            if folder.name not in trained:
+                raise DataError(
+                    f"class {folder.name!r} in {folder} has no training images: add some, or remove the folder"
+                )
+
+
+class ExtraSource(FileSource):
+    """A folder FOLDER/CLASS/* of photographs that are tested on, and used for nothing else.
+
+    Args:
+        name: What the config calls it.
+        root: The folder.
+        classes: That are trained on, in the order of the labels.
+
+    Raises:
+        DataError: If the folder is missing or cannot be read, has no images, or has a class that is not trained on.
+    """
+
+    def __init__(self, name: str, root: Path, classes: tuple[str, ...]) -> None:
+        super().__init__()
+        self.classes = classes
+        allowed = "give FOLDER/CLASS with images of classes that are trained on"
+        if not is_folder(root):
+            raise DataError(f"extra_tests.{name} {str(root)!r} is not a folder{why_not(root)}: {allowed}")
+        folders = folders_in(root)
+        if not folders:
+            raise DataError(f"extra_tests.{name} {str(root)!r} has no class folders: {allowed}")
+        for folder in folders:
+            if text_of(folder.name) not in classes:
+                near = suggest(text_of(folder.name), list(classes))
+                raise DataError(f"{folder} is named after no class that is trained on: {near}")
+        label = {known: i for i, known in enumerate(classes)}
+        found = [(folder, path) for folder in folders for path in image_files(folder, self.notes)]
+        self.items = [
+            Item(f"{name}/{text_of(path.relative_to(root))}", label[text_of(folder.name)], extra_test=name)
+            for folder, path in found
+        ]
+        self._paths = [path for _, path in found]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several sources in a row, of the same classes.
+
+    Args:
+        parts: The first one is trained on.
+    """
+
+    parts: tuple[Source, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in the order of the labels."""
+        return self.parts[0].classes
+
+    @functools.cached_property
+    def items(self) -> Sequence[Item]:
+        """The images of all parts."""
+        return [item for part in self.parts for item in part.items]
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Those of all parts."""
+        return [note for part in self.parts for note in part.notes]
+
+    @functools.cached_property
+    def _starts(self) -> list[int]:
+        return [sum(len(part.items) for part in self.parts[:number]) for number in range(len(self.parts))]
+
+    def _at(self, index: int) -> tuple[Source, int]:
+        number = bisect(self._starts, index) - 1
+        return self.parts[number], index - self._starts[number]
+
+    def key(self, index: int) -> str:
+        """What its part has for it."""
+        part, place = self._at(index)
+        return part.key(place)
+
+    def decode(self, index: int, scale: int = 1) -> Image.Image:
+        """The image in RGB, a JPEG perhaps at a part of its size."""
+        part, place = self._at(index)
+        return part.decode(place, scale)
+
+    def header(self, index: int) -> Header | None:
+        """What its part has for it."""
+        part, place = self._at(index)
+        return part.header(place)
+
+
 def why(error: DataError | OSError) -> str:
     """What is wrong with an image, to stand behind its name."""
     return str(error) if isinstance(error, DataError) else f"cannot be read ({error.strerror or error})"
 
 
-def _folders(place: Path) -> list[Path]:
-    """Folders of a place, which are splits or classes: none may be missing without a word."""
-    found = []
-    for entry in _entries(place):
-        path = place / entry.name
-        if _is_folder(entry):
-            found.append(path)
-            if Path(os.path.realpath(path)) in _with_parents(place):
-                raise DataError(f"{path} is a link to a folder that it lies in: mend or remove it")
-        elif _leads_nowhere(entry) and path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path} is a link that leads nowhere: mend or remove it")
-    return found
-
-
-def _entries(folder: Path) -> list["os.DirEntry[str]"]:
-    """What a folder holds in the order of the names, hidden things aside."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror}): mend its permissions") from error
-
-
-def _is_folder(place: "Path | os.DirEntry[str]") -> bool:
-    try:
-        return place.is_dir()
-    except OSError:  # links in a circle, a name that is too long, a place that is not open to everybody
-        return False
-
-
-def _leads_nowhere(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_symlink() and not entry.stat()
-    except OSError:
-        return True
-
-
-def _why_not(path: Path) -> str:
-    """The reason why a folder is none, where that is not plain."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        return f" ({error.strerror})"
-    return ""
-
-
-def _with_parents(folder: Path) -> list[Path]:
-    """A folder and all that it lies in, without links."""
-    real = Path(os.path.realpath(folder))
-    return [real, *real.parents]
-
-
-def _text(name: Path | str) -> str:
-    """A file's name as text; bytes that are no UTF-8 are written as hexadecimal digits."""
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
-def open_source(config: DataConfig) -> Source:
-    """The source that a config names.
+def open_source(config: DataConfig, extra_tests: Mapping[str, str] | None = None) -> Source:
+    """The source that a config names, with further folders to test on behind it.
 
     Raises:
-        DataError: As `FolderSource`.
+        DataError: As `FolderSource` and `ExtraSource`.
     """
+    source: Source
     if config.root == EMBEDDED:
-        return GlyphSource(config.glyphs.train, config.glyphs.test, config.glyphs.seed)
-    return FolderSource(Path(config.root))
+        source = GlyphSource(config.glyphs.train, config.glyphs.test, config.glyphs.seed)
+    else:
+        source = FolderSource(Path(config.root))
+    further = [ExtraSource(name, Path(folder), source.classes) for name, folder in (extra_tests or {}).items()]
+    return Joined((source, *further)) if further else source

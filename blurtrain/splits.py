@@ -31,6 +31,32 @@ def split(
     return train, validation, test
 
 
+def further_tests(
+    items: Sequence[Item],
+    ids: Ids,
+    labels: Int64[np.ndarray, " images"],
+    fitted: Int64[np.ndarray, " fitted"],
+) -> dict[str, Int64[np.ndarray, " _"]]:
+    """Positions of the images of each further test set, in the order of content.
+
+    An image whose exact duplicate is fitted or validated on leaves the test set.
+
+    Args:
+        items: All images.
+        ids: Their names by content.
+        labels: Their classes.
+        fitted: Positions of the training and validation images.
+    """
+    known = np.isin(ids, ids[fitted])
+    found = {}
+    for name in dict.fromkeys(item.extra_test for item in items if item.extra_test is not None):
+        own = np.array([item.extra_test == name for item in items])
+        found[name] = _by_content(own & ~known, ids, labels)
+        if dropped := int((own & known).sum()):
+            say(f"note: {dropped} images of {name} are left out because their exact duplicate is trained on")
+    return found
+
+
 def _by_content(
     chosen: Bool[np.ndarray, " images"], ids: Ids, labels: Int64[np.ndarray, " images"]
 ) -> Int64[np.ndarray, " chosen"]:

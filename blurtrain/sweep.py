@@ -1,6 +1,6 @@
 """Predictions of a run's heads on every view of the test split, and the metrics made from them; no torch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Shaped
 from blurtrain import metrics
 from blurtrain.errors import RunError
 from blurtrain.files import whole_file
-from blurtrain.views import Blur
+from blurtrain.views import Blur, RealView, View
 
 PREDICTIONS = "predictions.parquet"
 REFIT = "refit"
@@ -39,7 +39,22 @@ SCHEMA = pa.schema(
     ]
 )
 
-Logits = Callable[[Blur, slice], Float64[np.ndarray, "heads images classes"]]
+Logits = Callable[[View, slice], Float64[np.ndarray, "heads images classes"]]
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Images that are tested on together.
+
+    Args:
+        ids: Content names.
+        groups: Statistical unit of each.
+        labels: Class of each.
+    """
+
+    ids: Shaped[np.ndarray, " images"]
+    groups: Sequence[str]
+    labels: Int64[np.ndarray, " images"]
 
 
 def head_names(folds: int, *, equal_epochs: bool = False) -> list[str]:
@@ -57,6 +72,7 @@ def write_predictions(
     views: Sequence[Blur],
     heads: Sequence[str],
     logits: Logits,
+    real: Mapping[RealView, Subjects] | None = None,
 ) -> None:
     """Write one row for each view, head and image, view by view, block by block.
 
@@ -67,27 +83,26 @@ def write_predictions(
         labels: Class of each.
         views: Blurs.
         heads: Names of the heads.
-        logits: Gives the logits of all heads for a view and a slice of the images.
+        logits: Gives the logits of all heads for a view and a slice of its images.
+        real: Images of the views that have their own.
 
     Raises:
         StoreError: If the file cannot be written.
     """
+    split = Subjects(ids, groups, labels)
+    seen: list[tuple[View, Subjects]] = [*((view, split) for view in views), *(real or {}).items()]
     with whole_file(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
-        for view in views:
-            for start in range(0, len(ids), BLOCK):
+        for view, subjects in seen:
+            for start in range(0, len(subjects.ids), BLOCK):
                 block = slice(start, start + BLOCK)
-                writer.write_table(_rows(ids[block], groups[block], labels[block], view, heads, logits(view, block)))
+                some = Subjects(subjects.ids[block], subjects.groups[block], subjects.labels[block])
+                writer.write_table(_rows(some, view, heads, logits(view, block)))
 
 
 def _rows(
-    ids: Shaped[np.ndarray, " images"],
-    groups: Sequence[str],
-    labels: Int64[np.ndarray, " images"],
-    view: Blur,
-    heads: Sequence[str],
-    logits: Float64[np.ndarray, "heads images classes"],
+    some: Subjects, view: View, heads: Sequence[str], logits: Float64[np.ndarray, "heads images classes"]
 ) -> pa.Table:
-    count = logits.shape[0]
+    count, labels = logits.shape[0], some.labels
     probabilities = _softmax(logits)
     index = labels[None, :, None]
     of_label = np.take_along_axis(probabilities, np.broadcast_to(index, (count, len(labels), 1)), -1)
@@ -95,13 +110,11 @@ def _rows(
     np.put_along_axis(others, np.broadcast_to(index, (count, len(labels), 1)), -1.0, -1)
     total = count * len(labels)
     columns = {
-        "image": np.tile(ids.astype(str), count),
-        "group": np.tile(np.asarray(groups), count),
+        "image": np.tile(some.ids.astype(str), count),
+        "group": np.tile(np.asarray(some.groups), count),
         "view": [view.name] * total,
         "family": [view.family] * total,
-        "strength": [view.strength] * total,
-        "angle": [view.angle] * total,
-        "border": [view.border] * total,
+        **{name: [value] * total for name, value in _measures(view).items()},
         "head": np.repeat(list(heads), len(labels)),
         "label": np.tile(labels, count).astype(np.int32),
         "predicted": probabilities.argmax(-1).ravel().astype(np.int32),
@@ -111,6 +124,13 @@ def _rows(
         "rank": (probabilities > of_label).sum(-1).ravel().astype(np.int32),
     }
     return pa.table(columns, schema=SCHEMA)
+
+
+def _measures(view: View) -> dict[str, float | str | None]:
+    """What a blur is beside its family; nothing is known of a real one."""
+    if isinstance(view, RealView):
+        return {"strength": None, "angle": None, "border": None}
+    return {"strength": view.strength, "angle": view.angle, "border": view.border}
 
 
 def _softmax(logits: Float64[np.ndarray, "heads images classes"]) -> Float64[np.ndarray, "heads images classes"]:
@@ -153,7 +173,7 @@ class ViewPredictions:
         return [i for i, name in enumerate(self.heads) if name != REFIT]
 
 
-def read_predictions(path: Path, view: Blur, *, equal_epochs: bool = False) -> ViewPredictions:
+def read_predictions(path: Path, view: View, *, equal_epochs: bool = False) -> ViewPredictions:
     """Stored predictions of one view.
 
     Args:
@@ -196,7 +216,7 @@ class SweepRow:
     view: str
     curve: str
     family: str
-    strength: float
+    strength: float | None  # none of photographs that are blurred really
     strength_native: float | None  # px of the median image; of a psf none, whose strength is a scale
     angle: float | None
     images: int
@@ -224,16 +244,17 @@ def head_metrics(predictions: ViewPredictions, classes: int) -> dict[str, float 
     }
 
 
-def metrics_of(predictions: ViewPredictions, view: Blur, classes: int, native_scale: float) -> SweepRow:
+def metrics_of(predictions: ViewPredictions, view: View, classes: int, native_scale: float) -> SweepRow:
     """The metrics of one view."""
+    in_pixels = isinstance(view, Blur) and view.file is None and not view.severity
     accuracies: Float[np.ndarray, " heads"] = metrics.accuracy(predictions.correct[predictions.folds])
     return SweepRow(
         view=view.name,
         curve=view.curve,
         family=view.family,
-        strength=view.strength,
-        strength_native=None if view.file is not None or view.severity else view.strength * native_scale,
-        angle=view.angle,
+        strength=view.strength if isinstance(view, Blur) else None,
+        strength_native=view.strength * native_scale if isinstance(view, Blur) and in_pixels else None,
+        angle=view.angle if isinstance(view, Blur) else None,
         images=len(predictions.labels),
         heads=len(accuracies),
         accuracy=float(accuracies.mean()),
@@ -242,7 +263,7 @@ def metrics_of(predictions: ViewPredictions, view: Blur, classes: int, native_sc
     )
 
 
-def sweep_rows(path: Path, views: Sequence[Blur], classes: int, native_scale: float) -> Iterator[SweepRow]:
+def sweep_rows(path: Path, views: Sequence[View], classes: int, native_scale: float) -> Iterator[SweepRow]:
     """The metrics of every view of a predictions file."""
     for view in views:
         yield metrics_of(read_predictions(path, view), view, classes, native_scale)

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.utils.tensorboard.summary import hparams
 from blurtrain.errors import StoreError
 from blurtrain.files import PARTIAL
 from blurtrain.sweep import SweepRow
-from blurtrain.views import Blur
+from blurtrain.views import CLEAN, REAL, Blur, View
 
 STEPS_PER_PIXEL = 100  # TensorBoard's steps are integers: a blur of 1.5 px stands at step 150
 SWEPT = ("accuracy", "macro_accuracy", "nll", "ece")
@@ -27,7 +27,7 @@ def write_run(
     *,
     curves: Sequence[Mapping[str, float]],
     rows: Sequence[SweepRow],
-    samples: Mapping[Blur, Float32[np.ndarray, "samples 3 height width"]],
+    samples: Mapping[View, Float32[np.ndarray, "samples 3 height width"]],
     hyperparameters: Mapping[str, Any],
 ) -> None:
     """Write the events of a run.
@@ -35,7 +35,7 @@ def write_run(
     Args:
         folder: Of the run.
         curves: One row a solver iteration, for the chosen penalty, averaged over folds.
-        rows: The sweep.
+        rows: The sweep; photographs that are blurred really have tags of their own.
         samples: A few test images through every view, in [0, 1].
         hyperparameters: What the HParams tab shows beside the final metrics.
 
@@ -47,21 +47,29 @@ def write_run(
             writer.add_scalar("train/nll", point["train_nll"], step)
             writer.add_scalar("validation/nll", point["validation_nll"], step)
             writer.add_scalar("validation/accuracy", point["validation_accuracy"], step)
-        for curve in dict.fromkeys(row.curve for row in rows if row.strength > 0):
-            for row in rows:
-                if row.curve in (curve, "clean"):
-                    for metric in SWEPT:
-                        step = round(STEPS_PER_PIXEL * row.strength)
-                        writer.add_scalar(f"sweep {curve}/{metric}", getattr(row, metric), step)
+        for row, tag in _tagged(rows):
+            for metric in SWEPT:
+                writer.add_scalar(f"{tag}/{metric}", getattr(row, metric), _step(row.strength))
         assert writer.file_writer is not None
         for view, pictures in samples.items():
-            step = round(STEPS_PER_PIXEL * view.strength)
+            step = _step(view.strength) if isinstance(view, Blur) else 0
             writer.file_writer.add_summary(_picture(f"test images/{view.curve}", pictures), step)
-        final = _final_metrics(rows)
+        final = _final_metrics([row for row in rows if row.strength is not None])
         for summary in hparams(dict(hyperparameters), final):
             writer.file_writer.add_summary(summary)
         for name, value in final.items():
             writer.add_scalar(name, value, 0)
+
+
+def _tagged(rows: Sequence[SweepRow]) -> Iterator[tuple[SweepRow, str]]:
+    """Every row under the tag of its curve, the clean one under each; photographs have one of their own."""
+    for curve in dict.fromkeys(row.curve for row in rows if row.strength):
+        yield from ((row, f"sweep {curve}") for row in rows if row.curve in (curve, CLEAN.curve))
+    yield from ((row, f"real {row.view}") for row in rows if row.family == REAL)
+
+
+def _step(strength: float | None) -> int:
+    return round(STEPS_PER_PIXEL * (strength or 0))
 
 
 def _picture(tag: str, pictures: Float32[np.ndarray, "samples 3 height width"]) -> Summary:
@@ -76,7 +84,7 @@ def _picture(tag: str, pictures: Float32[np.ndarray, "samples 3 height width"]) 
 
 
 def _final_metrics(rows: Sequence[SweepRow]) -> dict[str, float]:
-    clean, strongest = rows[0], max(rows, key=lambda row: row.strength)
+    clean, strongest = rows[0], max(rows, key=lambda row: row.strength or 0)
     return {
         "final/accuracy clean": clean.accuracy,
         "final/accuracy strongest blur": strongest.accuracy,

@@ -19,9 +19,10 @@ from blurtrain.config import Config, plain
 from blurtrain.files import remove_partial, sha256, whole_file, write_json, write_text
 from blurtrain.kernels import content, kernel
 from blurtrain.progress import progress, say
+from blurtrain.roster import TEST_IMAGES, write_roster
 from blurtrain.rows import Rows
 from blurtrain.version import VERSION
-from blurtrain.views import Blur
+from blurtrain.views import CLEAN, Blur, RealView, View
 
 EXPORT_CHECK_IMAGES = 8  # real images on which a new export of the backbone is compared with torch
 CHECKPOINT = ".checkpoint-"
@@ -48,12 +49,13 @@ def prepare(config: Config) -> Prepared:
         StoreError: If the store cannot be read or written.
     """
     silence()
-    images.check_source(config.data)  # bad folders are told before the backbone is read
+    images.check_source(config.data, config.extra_tests)  # bad folders are told before the backbone is read
     for view in (*config.train_views, *config.test_views):
         if view.file is not None:
             kernel(view)  # and bad point-spread functions
     backbone = backbones.load(config.backbone)
-    loaded = images.load(config.data, backbone.preprocessing.geometry, config.cache, config.on_bad_image)
+    geometry = backbone.preprocessing.geometry
+    loaded = images.load(config.data, geometry, config.cache, config.on_bad_image, config.extra_tests)
     if len(loaded.validation) == 0:
         images.folds(loaded, config.head.folds)  # too few images are told before the backbone runs
     fingerprint = backbone.fingerprint()
@@ -77,13 +79,18 @@ def inputs_of(config: Config, ready: Prepared) -> dict[str, str]:
             training.tobytes(),
             validation.tobytes(),
         ),
-        "test": sha256(loaded.ids[loaded.test].tobytes(), loaded.labels[loaded.test].tobytes()),
+        "test": _names_and_labels(loaded, loaded.test),
+        **{f"extra test {name}": _names_and_labels(loaded, some) for name, some in loaded.extra_tests.items()},
         "backbone": ready.fingerprint,
         "geometry": repr(ready.backbone.preprocessing.geometry),
         "engine": ready.engine.name,
         "precision": config.precision,
         "psf": sha256(*(content(view) for view in config.test_views)),
     }
+
+
+def _names_and_labels(loaded: images.ImageSet, positions: Int64[np.ndarray, " _"]) -> str:
+    return sha256(loaded.ids[positions].tobytes(), loaded.labels[positions].tobytes())
 
 
 def train(config: Config, ready: Prepared) -> Path:
@@ -132,12 +139,16 @@ def _say_what_is_trained(config: Config, ready: Prepared) -> None:
 
 
 def wanted(config: Config, loaded: images.ImageSet) -> dict[Blur, Int64[np.ndarray, " images"]]:
-    """Which images are needed in which view: fitting and validation in the arm's views, the test in the sweep's."""
+    """Which images are needed in which view: fitting and validation in the arm's views, the test in the sweep's.
+
+    Further test sets are seen as they are.
+    """
     fitted = np.r_[loaded.train, loaded.validation]
     views = dict.fromkeys((*config.train_views, *config.test_views))
+    tested = {view: loaded.test for view in config.test_views} | {CLEAN: loaded.tested}
     return {
         view: np.concatenate(
-            [fitted if view in config.train_views else fitted[:0], loaded.test if view in config.test_views else []]
+            [fitted if view in config.train_views else fitted[:0], tested.get(view, fitted[:0])]
         ).astype(np.int64)
         for view in views
     }
@@ -150,6 +161,11 @@ def wanted_by(arms: Sequence[Config], loaded: images.ImageSet) -> dict[Blur, Int
         for view, positions in wanted(arm, loaded).items():
             merged[view] = np.union1d(merged.get(view, positions), positions)
     return merged
+
+
+def seen_once(config: Config, loaded: images.ImageSet) -> int:
+    """How many images the test split and further test sets have in all views together."""
+    return len(loaded.test) * (len(config.test_views) - 1) + len(loaded.tested)
 
 
 def _fit_features(
@@ -201,7 +217,7 @@ def _train_on_images(config: Config, ready: Prepared) -> tuple[heads.Trained, fe
         batch_size=config.batch_size,
         checkpoint=config.run_folder / f"{CHECKPOINT}{inputs[:16]}.ckpt",
     )
-    return trained, features.Extraction(0, trained.forward_passes + len(loaded.test) * len(config.test_views))
+    return trained, features.Extraction(0, trained.forward_passes + seen_once(config, loaded))
 
 
 def masks(
@@ -231,29 +247,49 @@ def _sweep(config: Config, ready: Prepared, trained: heads.Trained) -> list[swee
             labels=loaded.labels[loaded.test],
             views=config.test_views,
             heads=sweep.head_names(len(trained.folds.bias), equal_epochs=trained.equal_epochs is not None),
-            logits=lambda view, block: joined.logits(features_of(view, loaded.test[block])),
+            logits=lambda view, block: joined.logits(features_of(view, block)),
+            real={
+                view: sweep.Subjects(loaded.ids[some], loaded.group_names(some), loaded.labels[some])
+                for view in config.real_views
+                for some in [loaded.extra_tests[view.name]]
+            },
         )
-    rows = list(sweep.sweep_rows(path, config.test_views, len(loaded.classes), loaded.native_scale))
+    tested = [(None, loaded.test), *loaded.extra_tests.items()]
+    names = {name: (loaded.ids[some], [loaded.names[index] for index in some]) for name, some in tested}
+    write_roster(folder / TEST_IMAGES, names)
+    views: list[View] = [*config.test_views, *config.real_views]
+    rows = list(sweep.sweep_rows(path, views, len(loaded.classes), loaded.native_scale))
     write_text(folder / "sweep.csv", sweep.table_text(rows))
     write_json(folder / "sweep.json", [asdict(row) for row in rows])
     return rows
 
 
-_FeaturesOf = Callable[[Blur, Int64[np.ndarray, " images"]], Float32[np.ndarray, "images features"]]
+_FeaturesOf = Callable[[View, slice], Float32[np.ndarray, "images features"]]
 
 
 @contextmanager
 def _test_features(config: Config, ready: Prepared) -> Iterator[_FeaturesOf]:
-    """Features of test images: read where they are stored, else computed."""
+    """Features of some images of a view: read where they are stored, else computed."""
     loaded = ready.images
+
+    def seen(view: View, block: slice) -> tuple[Blur, Int64[np.ndarray, " _"]]:
+        if isinstance(view, RealView):
+            return CLEAN, loaded.extra_tests[view.name][block]
+        return view, loaded.test[block]
+
     if ready.store is not None:
         tables = {view: ready.store.table(view) for view in config.test_views}
-        yield (
-            lambda view, positions: tables[view].read(loaded.ids[positions], "features").astype(np.float32, copy=False)
-        )
+
+        def stored(view: View, block: slice) -> Float32[np.ndarray, "images features"]:
+            blur, positions = seen(view, block)
+            return tables[blur].read(loaded.ids[positions], "features").astype(np.float32, copy=False)
+
+        yield stored
         return
-    with progress("running the backbone", len(loaded.test) * len(config.test_views), "view") as bar:
-        yield lambda view, positions: features.compute(loaded, positions, view, ready.engine, config.batch_size, bar)
+    with progress("running the backbone", seen_once(config, loaded), "view") as bar:
+        yield lambda view, block: features.compute(
+            loaded, (place := seen(view, block))[1], place[0], ready.engine, config.batch_size, bar
+        )
 
 
 def _save_heads(folder: Path, suffix: str, folds: heads.Heads, refit: heads.Heads) -> None:
@@ -268,12 +304,17 @@ def _save(path: Path, tensors: Mapping[str, Float32[np.ndarray, "..."]]) -> None
 
 
 def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows: list[sweep.SweepRow]) -> None:
-    pixels = ready.images.read_pixels(ready.images.test[:SAMPLES])
+    loaded = ready.images
+    pixels = loaded.read_pixels(loaded.test[:SAMPLES])
+    really = {view: loaded.read_pixels(loaded.extra_tests[view.name][:SAMPLES]) for view in config.real_views}
     tensorboard.write_run(
         config.run_folder,
         curves=trained.curves,
         rows=rows,
-        samples={view: blur_pixels(pixels, view) for view in config.test_views},
+        samples={
+            **{view: blur_pixels(pixels, view) for view in config.test_views},
+            **{view: blur_pixels(some, CLEAN) for view, some in really.items()},
+        },
         hyperparameters={
             "arm": config.arm,
             "backbone": config.backbone.name,
@@ -291,6 +332,7 @@ def _result(config: Config, ready: Prepared, trained: heads.Trained) -> dict[str
     return {
         "arm": config.arm,
         "classes": list(loaded.classes),
+        "extra_tests": {name: len(some) for name, some in loaded.extra_tests.items()},
         "images": {"train": len(loaded.train), "validation": len(loaded.validation), "test": len(loaded.test)},
         "skipped": loaded.skipped,
         "native_pixels_per_pixel": loaded.native_scale,

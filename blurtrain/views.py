@@ -1,4 +1,4 @@
-"""What a view is: a split of the images seen through one blur. Values alone, imported by everything."""
+"""What a view is: images seen through one blur, or really blurred ones. Values alone, imported by everything."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,3 +69,28 @@ class Blur:
 
 
 CLEAN = Blur()
+REAL = "real"  # in place of a family
+
+
+@dataclass(frozen=True)
+class RealView:
+    """Photographs that were blurred really, seen as they are: images of their own, of no strength.
+
+    Args:
+        name: What the config calls them.
+    """
+
+    name: str
+
+    @property
+    def family(self) -> str:
+        """Stands where a blur has its family."""
+        return REAL
+
+    @property
+    def curve(self) -> str:
+        """Its name: it shares a curve with nothing."""
+        return self.name
+
+
+View = Blur | RealView

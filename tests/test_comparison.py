@@ -16,7 +16,8 @@ from blurtrain import comparison, experiment, runs, sweep
 from blurtrain.config import BlurGrid, Config
 from blurtrain.errors import RunError
 from blurtrain.files import read_sealed, write_text
-from blurtrain.views import CLEAN, Blur
+from blurtrain.roster import TEST_IMAGES, write_roster
+from blurtrain.views import CLEAN, Blur, View
 
 Correct = Sequence[Sequence[int]]  # 1 or 0, one row a head
 
@@ -24,6 +25,7 @@ AUGMENTED = Config(
     name="made-up", copies=(BlurGrid("gaussian", (1.0,)),), sweep=(BlurGrid("gaussian", (0.0, 2.0)),), runs=Path("runs")
 )
 BASELINE = AUGMENTED.baseline()
+RESULT = {"native_pixels_per_pixel": 1.0, "backbone": {"preprocessing": {"geometry": {"crop": 64}}}}  # of every run
 HEAVY = Blur("gaussian", 2.0)
 
 # Two heads on four images, the views clean and gaussian 2. Differences, augmented minus baseline, with means beside:
@@ -37,7 +39,7 @@ AUGMENTED_CORRECT = {CLEAN: [[1, 1, 0, 1], [1, 1, 0, 0]], HEAVY: [[1, 1, 0, 1], 
 def make_run(
     folder: Path,
     config: Config,
-    correct: Mapping[Blur, Correct],
+    correct: Mapping[Any, Correct],
     *,
     groups: Sequence[str] | None = None,
     classes: tuple[str, ...] = ("no", "yes"),
@@ -48,21 +50,23 @@ def make_run(
     count = len(correct[CLEAN][0])
     truth = np.array(labels if labels is not None else [i % 2 for i in range(count)], np.int64)
 
-    def logits(view: Blur, block: slice) -> np.ndarray:
+    def logits(view: View, block: slice) -> np.ndarray:
         right = np.array([*correct[view], [1] * count], bool)
         return np.eye(len(classes))[np.where(right, truth, 1 - truth)][:, block]
 
+    names = np.array([f"{i:02}".encode() for i in range(count)] if ids is None else [i.encode() for i in ids])
     write_text(folder / runs.CONFIG, runs.dump_config(config))
+    write_roster(folder / TEST_IMAGES, {None: (names, [f"{name.decode()}.png" for name in names])})
     sweep.write_predictions(
         folder / "predictions.parquet",
-        ids=np.array([f"{i:02}".encode() for i in range(count)] if ids is None else [i.encode() for i in ids]),
+        ids=names,
         groups=groups or [f"group {i:02}" for i in range(count)],
         labels=truth,
         views=config.test_views,
         heads=sweep.head_names(len(correct[CLEAN])),
         logits=logits,
     )
-    runs.finish(folder, {"classes": list(classes), "native_pixels_per_pixel": 1.0})
+    runs.finish(folder, {**RESULT, "classes": list(classes)})
     return folder
 
 
@@ -454,7 +458,7 @@ def test_another_number_of_folds_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["training", "test", "backbone", "engine"])
 def test_runs_that_were_made_of_other_inputs_are_refused(tmp_path: Path, name: str) -> None:
     inputs = {"training": "a", "test": "b", "backbone": "c", "engine": "d"}
-    result = {"classes": ["no", "yes"], "native_pixels_per_pixel": 1.0}
+    result = {**RESULT, "classes": ["no", "yes"]}
     folders = made_up(tmp_path)
     for folder in folders:
         runs.finish(folder, {**result, "inputs": inputs})

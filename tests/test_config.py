@@ -13,7 +13,7 @@ from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, Glyph
 from blurtrain.errors import ConfigError
 from blurtrain.kernels import is_heavy
 from blurtrain.runs import config_from
-from blurtrain.views import CLEAN, Blur
+from blurtrain.views import CLEAN, Blur, RealView
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -73,6 +73,31 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
         for name in ("~", "Null", "#a", "&b")
     ),
     (Config, {"name": ""}, "name must be a file name without slashes and control characters, got ''"),
+    *(
+        (
+            Config,
+            {"extra_tests": {name: "folder"}},
+            "extra_tests must be names of 1 to 40 letters, digits, spaces and -_.+ that begin like no blur and are no "
+            f"key of a config, got {name!r}",
+        )
+        for name in (
+            "",
+            " phone",
+            "phone ",
+            "a/b",
+            "a\nb",
+            "x" * 41,
+            "$x",
+            "_x",
+            "clean",
+            "gaussian 2",
+            "glass x",
+            "a*",
+            "data",
+            "my.head",
+        )
+    ),
+    (Config, {"extra_tests": {"phone": ""}}, "extra_tests.phone must be a folder, got ''"),
     (Config, {"copies": (BlurGrid("gaussian", (0.0, 1.0)),)}, "copies must be blurs with a strength above 0, got 0"),
 ]
 
@@ -204,6 +229,24 @@ def test_identity_leaves_out_names_places_and_batch_size() -> None:
         {"engine": "torch"},
     ):
         assert replace(config, **change).identity() != config.identity()
+
+
+def test_really_blurred_photographs_are_part_of_what_a_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = Config(extra_tests={"phone": "a"})
+    assert config.identity()["extra_tests"] == {"phone": str(tmp_path / "a")}
+    assert config.identity() != Config().identity()
+    assert config.identity() == replace(config, extra_tests={"phone": str(tmp_path / "a")}).identity()
+    assert config.resolved().extra_tests == {"phone": str(tmp_path / "a")}
+    assert config.baseline().extra_tests == config.extra_tests
+    assert config.test_views == Config().test_views
+    assert config.real_views == (RealView("phone"),)
+    assert (config == Config(), hash(config) == hash(Config())) == (False, True)  # a dict has no hash
+
+
+@pytest.mark.parametrize("name", ["phone", "D90 at f 2.8", "x" * 40, "Größe+1", "box-like", "cleaner", "7"])
+def test_names_of_photographs_may_be_many(name: str) -> None:
+    assert Config(extra_tests={name: "folder"}).real_views == (RealView(name),)
 
 
 def test_plain_values_survive_yaml() -> None:

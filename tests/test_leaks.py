@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from blurtrain import features, fitting, images, minibatch, sources, training
 from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, MinibatchConfig
 from blurtrain.images import Pixels
+from blurtrain.roster import TEST_IMAGES
 from blurtrain.rows import Rows
 from blurtrain.sources import GlyphSource
 from blurtrain.views import CLEAN, Blur
@@ -75,7 +76,7 @@ def require_only_the_test_differs(poisoned: Config, honest: Config) -> None:
     assert {key for key in ours if theirs[key] != ours[key]} <= {"inputs", "files", "checksum"}
     assert {key for key in ours["inputs"] if theirs["inputs"][key] != ours["inputs"][key]} == {"test"}
     changed = {name for name in ours["files"] if theirs["files"][name] != ours["files"][name]}
-    assert changed - {"config.yaml"} == TESTED_FILES  # the folder of the runs is another
+    assert changed - {"config.yaml", TEST_IMAGES} == TESTED_FILES  # the folder of the runs is another
 
 
 def accuracies(config: Config) -> list[float]:

@@ -181,13 +181,58 @@ def test_finding_says_what_the_test_could_have_shown() -> None:
     assert "could have shown" not in text.splitlines()[1]
 
 
-def test_table_ends_with_the_finding_of_the_run(comparison: dict[str, Any]) -> None:
-    text = report.terminal_table(comparison)
+def test_the_finding_of_the_run_stands_below_the_table(comparison: dict[str, Any]) -> None:
+    text = report.terminal_table(comparison).removesuffix("\n".join(report.breakdown_lines(comparison))).rstrip()
     heavy = comparison["heavy_mean"]["against_reference"]["augmented"]
     clean = comparison["views"][0]["against_reference"]["augmented"]
     assert text.endswith(report.finding("augmented", heavy, clean, comparison))
     assert f"{100 * heavy['difference']:+.1f} points" in text
     assert f"augmented is {heavy['verdict']} " in text
+
+
+# classes and images
+
+
+def class_row(name: str, loss: float, gain: float) -> dict[str, Any]:
+    row = {"class": name, "arm": "augmented", "reference_clean": 0.9, "reference_heavy": 0.9 - loss}
+    return {**row, "reference_loss": loss, **against(gain, "better", (gain - 0.1, gain + 0.1))}
+
+
+def broken_down(comparison: dict[str, Any], *rows: dict[str, Any]) -> list[str]:
+    kinds = {"rescued": 12, "lost": 3, "right in both": 50, "wrong in both": 25}
+    return list(report.breakdown_lines(comparison | {"classes": list(rows), "images": {"augmented": kinds}}))
+
+
+def test_classes_and_images_are_told_below_the_finding(comparison: dict[str, Any]) -> None:
+    rows = [class_row("a", 0.3, -0.1), class_row("b", 0.5, 0.2), class_row("line\nbreak", 0.1, 0.25)]
+    assert broken_down(comparison, *rows) == [
+        "",
+        "Class 'b' loses most under heavy blur: from 90.0 to 40.0 in baseline.",
+        "Class 'line\\nbreak' gains most: there augmented is better than baseline: +25.0 points "
+        "(95 % interval +15.0 to +35.0).",
+        "Of 90 test images augmented rescues 12 and loses 3, by the majority of heads and heavy views (images.csv).",
+    ]
+
+
+def test_a_class_that_copies_make_worse_is_told(comparison: dict[str, Any]) -> None:
+    rows = [class_row("a", 0.3, -0.3) | {"verdict": "worse"}, class_row("b", 0.5, 0.2), class_row("c", 0.1, -0.2)]
+    assert broken_down(comparison, *rows)[3] == (
+        "Class 'a' pays most: there augmented is worse than baseline: -30.0 points (95 % interval -40.0 to -20.0)."
+    )
+
+
+def test_no_class_is_said_to_lose_or_gain_that_does_not(comparison: dict[str, Any]) -> None:
+    (empty, images) = broken_down(comparison, class_row("a", -0.1, 0.0), class_row("b", 0.0, -0.2))
+    assert (empty, images[:19]) == ("", "Of 90 test images a")
+
+
+def test_every_arm_has_its_lines_in_the_terminal_and_in_tensorboard(comparison: dict[str, Any]) -> None:
+    comparison["images"]["other"] = comparison["images"]["augmented"]
+    comparison["classes"] += [row | {"arm": "other"} for row in comparison["classes"]]
+    lines = list(report.breakdown_lines(comparison))
+    assert sum(line.startswith("Of 90 test images") for line in lines) == 2
+    for text in (report.terminal_table(comparison), report.markdown_table(comparison)):
+        assert text.endswith("\n".join(lines))
 
 
 # Markdown

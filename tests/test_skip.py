@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def spoil(root: Path, split: str) -> dict[str, str]:
     return names
 
 
-def read(root: Path, cache: Path | bool = False, **options: object) -> ImageSet:
+def read(root: Path, cache: Path | bool = False, **options: Any) -> ImageSet:  # noqa: ANN401 - passed on
     assert cache is not True
     return load(DataConfig(root=str(root)), GEOMETRY, cache, "skip", **options)
 

@@ -25,7 +25,8 @@ from blurtrain import comparison, runs, sweep
 from blurtrain.config import BlurGrid, Config
 from blurtrain.experiment import read_comparison
 from blurtrain.files import write_json, write_text
-from blurtrain.views import Blur
+from blurtrain.roster import TEST_IMAGES, write_roster
+from blurtrain.views import Blur, View
 from tests.test_inference import all_flips, plain_reference
 
 CLASSES = 12  # of the made-up runs: enough for a top-5 accuracy
@@ -88,7 +89,7 @@ def interval(values: Float[np.ndarray, "heads images"], groups: np.ndarray) -> d
     if not values.any():
         return {"difference": 0, "ci95": [0, 0], "p": 1, "smallest_detectable": None}
     if variance < 1e-12:  # all units agree: the sign test
-        p = 2.0 ** (1 - len(set(groups.tolist())))
+        p = 2.0 ** (1 - len(set(groups.tolist()))) if abs(estimate) > 1e-12 else 1.0
         return {"difference": estimate, "ci95": [None, None], "p": p, "smallest_detectable": None}
     error, quantile = math.sqrt(variance), special.stdtrit(freedom, 0.975)
     return {
@@ -141,6 +142,7 @@ def made_again(folders: dict[str, Path], views: Sequence[Blur], heavy: Sequence[
         row: dict[str, Any] = {
             **{key: getattr(view, key) for key in ("family", "strength", "angle", "border", "name", "curve")},
             "standard_deviation": spread(view),
+            "parameters": None,
             "heavy": name in heavy,
             "arms": {
                 arm: {
@@ -172,15 +174,75 @@ def made_again(folders: dict[str, Path], views: Sequence[Blur], heavy: Sequence[
         "views": rows,
         "heavy_mean": heavy_mean(arms, heavy, groups),
         "equal_epochs": None,
+        "real": [],
+        "severities": None,
+        "classes": class_rows(arms, heavy, classes),
+        "images": {arm: kinds(base, arms[arm], heavy) for arm in others},
         "area": {arm: area(arm, rows) for arm in arms},
         "inputs": {
             **{
                 name: hashlib.sha256((folder / "predictions.parquet").read_bytes()).hexdigest()
                 for name, folder in folders.items()
             },
+            TEST_IMAGES: hashlib.sha256((folders[first] / TEST_IMAGES).read_bytes()).hexdigest(),
             "blurtrain": blurtrain.__version__,
         },
     }
+
+
+def class_rows(arms: dict[str, Predictions], heavy: Sequence[str], classes: int) -> list[dict[str, Any]]:
+    """What each class loses and gains, class by class, from the rows of its images alone."""
+    first, *others = arms
+    base, rows = arms[first], []
+    labels, groups = (base.of(column, "clean", base.folds)[0] for column in ("label", "group"))
+    for arm in others:
+        own = []
+        for label in sorted(set(labels.tolist())):
+            here = labels == label
+            clean, blurred = (
+                [np.mean([stored.correct(name)[:, here] for name in views], axis=0) for stored in (base, arms[arm])]
+                for views in (["clean"], heavy)
+            )
+            row = {
+                "class": str(label),
+                "arm": arm,
+                "images": int(here.sum()),
+                "groups": len(set(groups[here].tolist())),
+                "reference_clean": float(clean[0].mean()),
+                "arm_clean": float(clean[1].mean()),
+                "reference_heavy": float(blurred[0].mean()),
+                "arm_heavy": float(blurred[1].mean()),
+                "reference_loss": float(clean[0].mean() - blurred[0].mean()),
+                **class_gain(blurred[1] - blurred[0], groups[here]),
+            }
+            own.append(row)
+        known, largest = [row for row in own if row["p"] is not None], 0.0
+        for rank, row in enumerate(sorted(known, key=lambda row: float(row["p"]))):
+            largest = max(largest, min(1, (len(known) - rank) * row["p"]))
+            row["p_holm"], row["verdict"] = largest, words(row["difference"], largest)
+        rows += own
+    assert len({row["class"] for row in rows}) <= classes
+    return rows
+
+
+def class_gain(values: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """As `against`; of a class whose images are all of one group nothing is known."""
+    if len(set(groups.tolist())) > 1:
+        return against(values, groups)
+    unknown = {"ci95": [None, None], "p": None, "p_holm": None, "smallest_detectable": None}
+    return {"difference": float(values.mean()), **unknown, "verdict": "not distinguishable"}
+
+
+def kinds(base: Predictions, stored: Predictions, heavy: Sequence[str]) -> dict[str, int]:
+    """Images that change sides, one by one."""
+    found = dict.fromkeys(("rescued", "lost", "right in both", "wrong in both"), 0)
+    for image in range(base.correct("clean").shape[1]):
+        before, after = (
+            sum(int(run.correct(name)[:, image].sum()) for name in heavy) > len(heavy) * len(run.folds) / 2
+            for run in (base, stored)
+        )
+        found[("right in both" if after else "lost") if before else ("rescued" if after else "wrong in both")] += 1
+    return found
 
 
 def heavy_mean(arms: dict[str, Predictions], heavy: Sequence[str], groups: np.ndarray) -> dict[str, Any]:
@@ -235,15 +297,17 @@ def require_same(ours: Any, expected: Any, where: str = "comparison") -> int:  #
 def made_up_run(folder: Path, config: Config, skill: float, heads: int, groups: Sequence[str], seed: int) -> Path:
     """A finished run of random logits, the better the more skill and the less blur; other seed, other heads."""
     labels = np.random.default_rng(0).integers(0, CLASSES, len(groups))
-    per_view = {}
+    per_view: dict[View, np.ndarray] = {}
     for number, view in enumerate(config.test_views):
         image = np.random.default_rng([1, number]).normal(0, 1, (1, len(groups), CLASSES))  # all arms and heads see it
         own = np.random.default_rng([2, number, seed]).normal(0, 0.7, (heads + 1, len(groups), CLASSES))
         per_view[view] = image + own + skill / (1 + view.strength) * np.eye(CLASSES)[labels]
+    ids = np.array([f"{i:03}".encode() for i in range(len(groups))])
     write_text(folder / runs.CONFIG, runs.dump_config(config))
+    write_roster(folder / TEST_IMAGES, {None: (ids, [f"photo {i}.png" for i in range(len(groups))])})
     sweep.write_predictions(
         folder / "predictions.parquet",
-        ids=np.array([f"{i:03}".encode() for i in range(len(groups))]),
+        ids=ids,
         groups=groups,
         labels=labels,
         views=config.test_views,
@@ -253,7 +317,8 @@ def made_up_run(folder: Path, config: Config, skill: float, heads: int, groups: 
     rows = sweep.sweep_rows(folder / "predictions.parquet", config.test_views, CLASSES, 1.0)
     write_json(folder / "sweep.json", [vars(row) for row in rows])
     np.savez(folder / "scores.npz", labels=labels, heavy=per_view[config.test_views[-1]])
-    runs.finish(folder, {"classes": [str(i) for i in range(CLASSES)], "native_pixels_per_pixel": 1.0})
+    names, backbone = [str(i) for i in range(CLASSES)], {"preprocessing": {"geometry": {"crop": 64}}}
+    runs.finish(folder, {"classes": names, "native_pixels_per_pixel": 1.0, "backbone": backbone})
     return folder
 
 

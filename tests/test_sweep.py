@@ -18,11 +18,12 @@ from torchmetrics.functional.classification import binary_calibration_error
 from blurtrain import sweep
 from blurtrain.config import Config
 from blurtrain.errors import RunError
-from blurtrain.views import CLEAN, Blur
+from blurtrain.views import CLEAN, Blur, RealView, View
 
 COLUMNS = ["image", "group", "view", "family", "strength", "angle", "border", "head", "label", "predicted"]
 COLUMNS += ["probability", "confidence", "margin", "rank"]
 VIEWS = (CLEAN, Blur("gaussian", 2.0), Blur("motion", 5.0, 30.0, "zero"))
+PHONE = RealView("phone")
 HEADS = ("fold-0", "fold-1", "refit")
 IMAGES, CLASSES = 7, 12
 LABELS: Int64[np.ndarray, " images"] = np.arange(IMAGES, dtype=np.int64) * 5 % CLASSES
@@ -30,9 +31,9 @@ LABELS: Int64[np.ndarray, " images"] = np.arange(IMAGES, dtype=np.int64) * 5 % C
 Logits = Float[np.ndarray, "heads images classes"]
 
 
-def made_up_logits(view: Blur) -> Logits:
+def made_up_logits(view: View) -> Logits:
     """Whole numbers, so that many classes tie."""
-    generator = np.random.default_rng([VIEWS.index(view), 1])
+    generator = np.random.default_rng([[*VIEWS, PHONE].index(view), 1])
     return generator.integers(-3, 4, (len(HEADS), IMAGES, CLASSES)).astype(np.float64)
 
 
