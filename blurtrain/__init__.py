@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from blurtrain.batches import ImageDataModule
     from blurtrain.blur import blur
     from blurtrain.classifier import BlurClassifier, ImageBatch
-    from blurtrain.experiment import compare, compare_runs, train
+    from blurtrain.experiment import compare, compare_runs, evidence, recommend, train
     from blurtrain.heads import FeatureDataModule
     from blurtrain.previews import preview
     from blurtrain.transforms import KernelBlur
@@ -38,7 +38,9 @@ __all__ = [
     "blur",
     "compare",
     "compare_runs",
+    "evidence",
     "preview",
+    "recommend",
     "train",
 ]
 
@@ -52,7 +54,9 @@ _LAZY = {
     "blur": "blur",
     "compare": "experiment",
     "compare_runs": "experiment",
+    "evidence": "experiment",
     "preview": "previews",
+    "recommend": "experiment",
     "train": "experiment",
 }
 

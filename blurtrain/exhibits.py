@@ -5,7 +5,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from blurtrain import evidence
+from blurtrain import controls
 from blurtrain.files import whole_file
 from blurtrain.report import COLOURS, LINES, aligned
 from blurtrain.sensitivity import sentence
@@ -55,7 +55,7 @@ def _arms(found: Evidence) -> str:
 
 
 def _name(arm: Mapping[str, Any]) -> str:
-    return f"{arm['name']} 1, 2" if arm["section"] == evidence.FAMILY else str(arm["name"])
+    return f"{arm['name']} 1, 2" if arm["section"] == controls.FAMILY else str(arm["name"])
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -86,16 +86,16 @@ def _of_section(found: Evidence, section: str) -> list[int]:
 def _families(found: Evidence) -> str:
     """Gains of copies of each family on the stronger severities of each."""
     means = [mean for mean in found["means"] if mean["name"] != "heavy"]
-    slight, stronger = (", ".join(map(str, some)) for some in (evidence.SLIGHT, evidence.STRONGER))
+    slight, stronger = (", ".join(map(str, some)) for some in (controls.SLIGHT, controls.STRONGER))
     title = f"Copies of one family at severity {slight} (rows), tested on each at severity {stronger} (columns)"
-    labels = [found["arms"][place]["name"] for place in _of_section(found, evidence.FAMILY)]
-    gains = [[mean["arms"][place]["gain"] for mean in means] for place in _of_section(found, evidence.FAMILY)]
+    labels = [found["arms"][place]["name"] for place in _of_section(found, controls.FAMILY)]
+    gains = [[mean["arms"][place]["gain"] for mean in means] for place in _of_section(found, controls.FAMILY)]
     return _matrix(title, "copies", [mean["name"] for mean in means], labels, gains)
 
 
 def _strengths(found: Evidence) -> str:
     """Gains of one copy of each strength on each blur of the same curve."""
-    places = _of_section(found, evidence.STRENGTH)
+    places = _of_section(found, controls.STRENGTH)
     views = _tested_strengths(found)
     if not places:
         return ""
@@ -107,7 +107,7 @@ def _strengths(found: Evidence) -> str:
 
 def _tested_strengths(found: Evidence) -> list[Mapping[str, Any]]:
     """Views that single copies were made of: the clean one is none."""
-    names = {found["arms"][place]["name"] for place in _of_section(found, evidence.STRENGTH)}
+    names = {found["arms"][place]["name"] for place in _of_section(found, controls.STRENGTH)}
     return [view for view in found["views"] if view["name"] in names]
 
 
@@ -156,7 +156,7 @@ def pictures(folder: Path, found: Evidence) -> None:
         StoreError: If a file cannot be written.
     """
     _families_picture(folder / "families.png", found)
-    if _of_section(found, evidence.STRENGTH):
+    if _of_section(found, controls.STRENGTH):
         _strengths_picture(folder / "strengths.png", found)
     if found["sensitivity"]:
         _sensitivity_picture(folder / "sensitivity.png", found)
@@ -166,7 +166,7 @@ def _families_picture(path: Path, found: Evidence) -> None:
     """A heat map: copies of one family down, test views of one family across."""
     from matplotlib.figure import Figure
 
-    places = _of_section(found, evidence.FAMILY)
+    places = _of_section(found, controls.FAMILY)
     means = [mean for mean in found["means"] if mean["name"] != "heavy"]
     gains = [[mean["arms"][place]["gain"] for mean in means] for place in places]
     values = [[100 * gain["difference"] for gain in line] for line in gains]
@@ -181,7 +181,7 @@ def _families_picture(path: Path, found: Evidence) -> None:
             panel.text(column, row, words, ha="center", va="center", color="white" if dark else "black", fontsize=9)
     panel.set_xticks(range(len(means)), [mean["name"] for mean in means])
     panel.set_yticks(range(len(places)), [found["arms"][place]["name"] for place in places])
-    slight, stronger = (", ".join(map(str, some)) for some in (evidence.SLIGHT, evidence.STRONGER))
+    slight, stronger = (", ".join(map(str, some)) for some in (controls.SLIGHT, controls.STRONGER))
     panel.set_xlabel(f"test: mean of severities {stronger}")
     panel.set_ylabel(f"copies: severities {slight}")
     figure.colorbar(shown, label="gain in points")
@@ -200,7 +200,7 @@ def _strengths_picture(path: Path, found: Evidence) -> None:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    places, views = _of_section(found, evidence.STRENGTH), _tested_strengths(found)
+    places, views = _of_section(found, controls.STRENGTH), _tested_strengths(found)
     figure = Figure(figsize=(8.6, 4.8), layout="constrained", dpi=120)
     panel = figure.subplots()
     strengths = [view["strength"] for view in views]

@@ -83,17 +83,17 @@ def evidence(config: Config) -> Path:
     if runs.is_finished(config, folder, made):
         say(f"{folder} is finished already")
         return folder
-    from blurtrain import evidence, exhibits, sensitivity, training  # torch, which finished evidence does not need
+    from blurtrain import controls, exhibits, sensitivity, training  # torch, which finished evidence does not need
 
-    evidence.check(config)
+    controls.check(config)
     ready = training.prepare(config)
     with held(runs.lock(folder), f"making {folder}"):
         if not runs.is_finished(config, folder, made):
             runs.begin(config, folder)
             remove_partial(folder)
-            found = evidence.gather(config, ready, folder / evidence.HEADS)
-            found["sensitivity"] = sensitivity.gains(config, ready, folder / evidence.HEADS)
-            write_text(folder / "evidence.csv", evidence.csv_text(found))
+            found = controls.gather(config, ready, folder / controls.HEADS)
+            found["sensitivity"] = sensitivity.gains(config, ready, folder / controls.HEADS)
+            write_text(folder / "evidence.csv", controls.csv_text(found))
             exhibits.pictures(folder / "figures", found)
             write_sealed(folder / made, found)  # last: the evidence is finished
     return folder
@@ -112,10 +112,10 @@ def recommend(config: Config, out: Path) -> dict[str, Any]:
     Raises:
         BlurtrainError: As `train`.
     """
-    from blurtrain import evidence, recommend, training
+    from blurtrain import choosing, controls, training
 
-    evidence.require_store(config, "recommend")
-    chosen = recommend.recommend(config, training.prepare(config))
+    controls.require_store(config, "recommend")
+    chosen = choosing.recommend(config, training.prepare(config))
     write_text(out, runs.dump_config(chosen.config))
     write_json(out.with_suffix(".json"), chosen.found)
     return chosen.found

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
-from blurtrain import backbones, engines, evidence, features, images, recommend, sensitivity, training
+from blurtrain import backbones, choosing, controls, engines, features, images, sensitivity, training
 from blurtrain.chatter import silence
 from blurtrain.config import Config
 from blurtrain.cores import cores
@@ -79,8 +79,8 @@ class Forecast:
 
     def text(self) -> str:
         """Lines for people."""
-        lines = [f"{step.name:<10}{step.what:<66} about {_duration(step.seconds)}" for step in self.steps]
-        lines.append(f"{'store':<10}{self.stored / 1e6:,.1f} MB more")
+        lines = [f"{step.name:<16}{step.what:<60} about {_duration(step.seconds)}" for step in self.steps]
+        lines.append(f"{'store':<16}{self.stored / 1e6:,.1f} MB more")
         lines.append(f"In all about {_duration(self.seconds)}, judged by two seconds of it; nothing was written.")
         return "\n".join(lines)
 
@@ -107,14 +107,14 @@ def of_evidence(config: Config) -> Forecast:
     Raises:
         BlurtrainError: As `blurtrain.training.prepare`.
     """
-    evidence.check(config)
+    controls.check(config)
     side = backbones.load(config.backbone).preprocessing.geometry.crop
-    arms = {arm.config.train_views: arm.config for arm in evidence.arms_of(config, side)}
-    settings = list(sensitivity.settings(config, side))[1:] if evidence.heavy_views(config, side) else []
+    arms = {arm.config.train_views: arm.config for arm in controls.arms_of(config, side)}
+    settings = list(sensitivity.settings(config, side))[1:] if controls.heavy_views(config, side) else []
     same = [setting.config for setting in settings if setting.scale == 1]
     main = forecast([*(arm for one in same for arm in (one.baseline(), one)), *arms.values()])
     last = arms[config.train_views]
-    groups = sum(map(len, evidence.groups_of(config, side).values()))
+    groups = sum(map(len, controls.groups_of(config, side).values()))
     images_seen = main.test * (len(last.test_views) + groups) * len(arms)
     results = Step("results", f"{len(arms)} arms on {len(last.test_views)} views", JUDGING * images_seen)
     whole = replace(main, steps=(*main.steps[:-1], results))
@@ -140,12 +140,12 @@ def of_recommendation(config: Config) -> Forecast:
     Raises:
         BlurtrainError: As `blurtrain.training.prepare`.
     """
-    evidence.require_store(config, "recommend")
+    controls.require_store(config, "recommend")
     side = backbones.load(config.backbone).preprocessing.geometry.crop
-    aims, options = recommend.targets(config, side), recommend.candidates(config, side)
+    aims, options = choosing.targets(config, side), choosing.candidates(config, side)
     arms = [config.baseline(), config]
-    for count in range(1, min(recommend.MOST_COPIES, len(options)) + 1):
-        arms += [replace(config, copies=evidence.grids_of(options[:count]))] * (len(options) - count + 1)
+    for count in range(1, min(choosing.MOST_COPIES, len(options)) + 1):
+        arms += [replace(config, copies=controls.grids_of(options[:count]))] * (len(options) - count + 1)
     views = (*config.train_views, *options, *aims)
     found = forecast(arms, views)
     return replace(found, steps=(*found.steps[:-1], Step("results", "tables", 0.0)))

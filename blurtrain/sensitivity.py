@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from blurtrain import evidence, features, training
+from blurtrain import controls, features, training
 from blurtrain.config import Config
 from blurtrain.decoding import Geometry
 from blurtrain.differences import accuracy_of, difference
@@ -96,7 +96,7 @@ def gains(config: Config, ready: training.Prepared, heads: Path) -> list[dict[st
         BlurtrainError: As `blurtrain.training.prepare`.
     """
     side = ready.backbone.preprocessing.geometry.crop
-    if not evidence.heavy_views(config, side):
+    if not controls.heavy_views(config, side):
         return []
     found = []
     for setting in settings(config, side):
@@ -111,15 +111,15 @@ def gains(config: Config, ready: training.Prepared, heads: Path) -> list[dict[st
 def _gain(config: Config, ready: training.Prepared, heads: Path) -> dict[str, JsonValue]:
     assert ready.store is not None
     loaded, side = ready.images, ready.backbone.preprocessing.geometry.crop
-    arms = [evidence.Arm(arm.arm, evidence.CONTROLS, arm) for arm in (config.baseline(), config)]
+    arms = [controls.Arm(arm.arm, controls.CONTROLS, arm) for arm in (config.baseline(), config)]
     wanted = training.wanted_by([arm.config for arm in arms], loaded)
     features.extract(loaded, wanted, ready.engine, ready.store, config.batch_size)
-    fitted = evidence.fit_all(arms, ready, heads)
+    fitted = controls.fit_all(arms, ready, heads)
     units = np.array(loaded.group_names(loaded.test))
     rows: dict[str, JsonValue] = {}
-    heavy = evidence.heavy_views(config, side)
+    heavy = controls.heavy_views(config, side)
     for name, views in (("clean", config.test_views[:1]), ("heavy", heavy)):
-        baseline, augmented = evidence.mean_correct(fitted, views, ready)
+        baseline, augmented = controls.mean_correct(fitted, views, ready)
         rows[name] = {
             "baseline": accuracy_of(baseline, units)["accuracy"],
             "augmented": accuracy_of(augmented, units)["accuracy"],

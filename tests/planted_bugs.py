@@ -1206,7 +1206,7 @@ BUGS = (
     ),
     Bug(
         "no adjustment over the table",
-        "evidence",
+        "controls",
         "        adjust(cells)",
         "        pass",
         "test_evidence.py::test_p_values_are_adjusted_over_the_table",
@@ -1214,7 +1214,7 @@ BUGS = (
     ),
     Bug(
         "heads of another arm",
-        "evidence",
+        "controls",
         "repr((arm.config.train_views, arm.config.head",
         "repr((arm.config.head",
         "test_evidence.py::test_numbers_agree_with_runs_of_the_same_arms",
@@ -1222,7 +1222,7 @@ BUGS = (
     ),
     Bug(
         "images judged by heads that were fitted on them",
-        "recommend",
+        "choosing",
         "judge = validation.argmax(0)",
         "judge = validation.argmin(0)",
         "test_recommend.py::test_every_image_is_judged_by_the_head_that_was_not_fitted_on_it",
@@ -1230,7 +1230,7 @@ BUGS = (
     ),
     Bug(
         "all images choose",
-        "recommend",
+        "choosing",
         "float(one.heavy[chooses].mean())",
         "float(one.heavy.mean())",
         "test_recommend.py::test_best_needs_a_gain_and_no_clean_cost",

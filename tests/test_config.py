@@ -285,5 +285,5 @@ def test_supplied_augmented_config_says_what_the_defaults_are() -> None:
 def test_supplied_configs_are_understood_and_test_heavy_blur(name: str) -> None:
     config = config_from(yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8")))
     assert config.arm == ("baseline" if name == "baseline.yaml" else "augmented")
-    heavy = [view for view in config.test_views if view.file is None and is_heavy(view, config.train_views[1:])]
+    heavy = [view for view in config.test_views if view.file is None and is_heavy(view, config.train_views[1:], 224)]
     assert heavy or not config.copies or name == "psf.yaml"  # whose width only the user's file knows

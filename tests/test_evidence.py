@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blurtrain import evidence, exhibits, experiment, features, imagenet_c, inference, runs, sensitivity, training
+from blurtrain import controls, exhibits, experiment, features, imagenet_c, inference, runs, sensitivity, training
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
 from blurtrain.engines import Engine
 from blurtrain.errors import ConfigError, RunError
@@ -46,26 +46,26 @@ def found(config: Config) -> dict[str, Any]:
     return experiment.read_evidence(experiment.evidence(config))
 
 
-def place(found: dict[str, Any], name: str, section: str = evidence.CONTROLS) -> int:
+def place(found: dict[str, Any], name: str, section: str = controls.CONTROLS) -> int:
     names = [(arm["name"], arm["section"]) for arm in found["arms"]]
     return names.index((name, section))
 
 
 def test_arms_are_what_the_tables_need(config: Config) -> None:
-    arms = {(arm.section, arm.name): arm.config for arm in evidence.arms_of(config, 64)}
+    arms = {(arm.section, arm.name): arm.config for arm in controls.arms_of(config, 64)}
     copies = {key: [view.name for view in arm.train_views[1:]] for key, arm in arms.items()}
-    assert copies[evidence.CONTROLS, "baseline"] == []
-    assert copies[evidence.CONTROLS, "augmented"] == ["gaussian 0.5", "gaussian 1"]
-    assert copies[evidence.CONTROLS, "duplicated"] == ["clean", "clean"]
-    assert copies[evidence.CONTROLS, "heavy"] == ["gaussian 2"]
+    assert copies[controls.CONTROLS, "baseline"] == []
+    assert copies[controls.CONTROLS, "augmented"] == ["gaussian 0.5", "gaussian 1"]
+    assert copies[controls.CONTROLS, "duplicated"] == ["clean", "clean"]
+    assert copies[controls.CONTROLS, "heavy"] == ["gaussian 2"]
     for family in imagenet_c.FAMILIES:
-        assert copies[evidence.FAMILY, family] == [f"{family} severity 1", f"{family} severity 2"]
-    assert copies[evidence.NUMBER, "gaussian 0.333, 0.667, 1"] == [
+        assert copies[controls.FAMILY, family] == [f"{family} severity 1", f"{family} severity 2"]
+    assert copies[controls.NUMBER, "gaussian 0.333, 0.667, 1"] == [
         "gaussian 0.333333",
         "gaussian 0.666667",
         "gaussian 1",
     ]
-    assert copies[evidence.STRENGTH, "gaussian 2"] == ["gaussian 2"]
+    assert copies[controls.STRENGTH, "gaussian 2"] == ["gaussian 2"]
     tested = {arm.test_views for arm in arms.values()}
     assert len(tested) == 1
     assert len(tested.pop()) == 3 + 5 * 5
@@ -73,7 +73,7 @@ def test_arms_are_what_the_tables_need(config: Config) -> None:
 
 def test_numbers_agree_with_runs_of_the_same_arms(config: Config, found: dict[str, Any]) -> None:
     """Accuracy and gain of every view, from the predictions of ordinary runs."""
-    arms = {arm.name: arm for arm in evidence.arms_of(config, 64) if arm.section == evidence.CONTROLS}
+    arms = {arm.name: arm for arm in controls.arms_of(config, 64) if arm.section == controls.CONTROLS}
     ready = training.prepare(config)
     predictions = {}
     for name in ("baseline", "augmented", "heavy"):
@@ -121,7 +121,7 @@ def test_p_values_are_adjusted_over_the_table(found: dict[str, Any]) -> None:
     matrix = [
         mean["arms"][i]["gain"]
         for i, arm in enumerate(found["arms"])
-        if arm["section"] == evidence.FAMILY
+        if arm["section"] == controls.FAMILY
         for mean in found["means"]
         if mean["name"] != "heavy"
     ]
@@ -147,15 +147,15 @@ def test_no_pair_passes_the_backbone_twice(config: Config, tmp_path: Path, monke
     once = experiment.read_evidence(experiment.evidence(elsewhere))["forward_passes"]
     assert set(passes.values()) == {1}
     assert once == {"distinct_pairs": len(passes), "computed": len(passes), "reused": 0}
-    train = {view for arm in evidence.arms_of(config, 64) for view in arm.config.train_views}
-    test = evidence.arms_of(config, 64)[0].config.test_views
+    train = {view for arm in controls.arms_of(config, 64) for view in arm.config.train_views}
+    test = controls.arms_of(config, 64)[0].config.test_views
     assert len(passes) == 120 * len(train) + 60 * len(test)
     again = experiment.read_evidence(experiment.evidence(replace(elsewhere, name="again")))["forward_passes"]
     assert again == {"distinct_pairs": len(passes), "computed": 0, "reused": len(passes)}
 
 
 def test_finished_evidence_is_not_made_again(config: Config, found: dict[str, Any]) -> None:
-    path = config.folder("evidence") / evidence.RESULT
+    path = config.folder("evidence") / controls.RESULT
     before = path.stat().st_mtime_ns
     experiment.evidence(config)
     assert path.stat().st_mtime_ns == before
@@ -169,7 +169,7 @@ def test_another_config_does_not_take_the_folder(config: Config, found: dict[str
 
 
 def test_damaged_evidence_is_told(config: Config, tmp_path: Path) -> None:
-    (tmp_path / evidence.RESULT).write_text("{}")
+    (tmp_path / controls.RESULT).write_text("{}")
     with pytest.raises(RunError, match=r"evidence.json cannot be used .* remove it"):
         experiment.read_evidence(tmp_path)
     assert config
@@ -177,7 +177,7 @@ def test_damaged_evidence_is_told(config: Config, tmp_path: Path) -> None:
 
 def test_a_killed_job_keeps_its_heads(config: Config, found: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its last file the folder is unfinished: no arm is fitted again, and the same bytes come out."""
-    path = config.folder("evidence") / evidence.RESULT
+    path = config.folder("evidence") / controls.RESULT
     before = path.read_bytes()
     path.unlink()
 
@@ -199,16 +199,16 @@ def test_a_killed_job_keeps_its_heads(config: Config, found: dict[str, Any], mon
 
 def test_damaged_heads_are_fitted_again(config: Config, found: dict[str, Any], tmp_path: Path) -> None:
     assert found
-    arms = evidence.arms_of(config, 64)[:1]
+    arms = controls.arms_of(config, 64)[:1]
     ready = training.prepare(config)
-    first = evidence.fit_all(arms, ready, tmp_path)[0].heads
+    first = controls.fit_all(arms, ready, tmp_path)[0].heads
     (file,) = tmp_path.glob("*.safetensors")
     data = bytearray(file.read_bytes())
     data[-3] ^= 1
     file.write_bytes(bytes(data))
-    np.testing.assert_array_equal(evidence.fit_all(arms, ready, tmp_path)[0].heads.weights, first.weights)
+    np.testing.assert_array_equal(controls.fit_all(arms, ready, tmp_path)[0].heads.weights, first.weights)
     file.write_bytes(b"nothing")
-    np.testing.assert_array_equal(evidence.fit_all(arms, ready, tmp_path)[0].heads.weights, first.weights)
+    np.testing.assert_array_equal(controls.fit_all(arms, ready, tmp_path)[0].heads.weights, first.weights)
 
 
 def test_every_cell_of_the_csv_has_its_counts(config: Config, found: dict[str, Any]) -> None:
@@ -228,7 +228,7 @@ def test_tables_fit_a_terminal_and_show_every_cell(found: dict[str, Any]) -> Non
     assert max(map(len, text.splitlines())) <= 100
     for mean in found["means"][1:]:
         for i, arm in enumerate(found["arms"]):
-            if arm["section"] == evidence.FAMILY:
+            if arm["section"] == controls.FAMILY:
                 gain = mean["arms"][i]["gain"]
                 assert f"{100 * gain['difference']:+.1f} {exhibits.MARKS[gain['verdict']]}" in text
     assert "mean of 3 heads an arm" in text

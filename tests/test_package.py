@@ -53,7 +53,7 @@ LADDER = [
         "report",
         "tensorboard",
     ),
-    *("training", "evidence", "sensitivity", "recommend", "exhibits"),
+    *("training", "controls", "sensitivity", "choosing", "exhibits"),
     *("forecast", "experiment", "previews", "pretrain", "cli"),
 ]
 OUTSIDE = ["__init__", "__main__"]  # names for users: they stand on top

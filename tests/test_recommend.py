@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from jaxtyping import Int64, UInt8
 
-from blurtrain import exhibits, experiment, images, recommend, runs, store, training
+from blurtrain import choosing, exhibits, experiment, images, runs, store, training
+from blurtrain.choosing import Tried
 from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, OnBadImage
 from blurtrain.decoding import Geometry
 from blurtrain.errors import ConfigError
 from blurtrain.kernels import is_heavy, spread
 from blurtrain.options import read_yaml
 from blurtrain.reading import contents
-from blurtrain.recommend import Tried
 from blurtrain.views import CLEAN, Blur
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -88,8 +88,8 @@ def test_every_image_is_judged_by_the_head_that_was_not_fitted_on_it(tmp_path: P
     config = config_in(tmp_path)
     ready = training.prepare(config)
     aims = (Blur("gaussian", 2.0),)
-    recommend._extract(config, ready, (), aims)
-    tried = recommend._try(config, (), aims, ready)
+    choosing._extract(config, ready, (), aims)
+    tried = choosing._try(config, (), aims, ready)
     fold = images.folds(ready.images, 3)
     heads = training.fit_stored(config.baseline(), ready).folds
     assert ready.store is not None
@@ -111,28 +111,28 @@ def test_best_needs_a_gain_and_no_clean_cost() -> None:
     better = tried(1, [1.0] * 100, [1.0] * 30 + [0.0] * 70)
     best = tried(1, [1.0] * 100, [1.0] * 50 + [0.0] * 50)
     costly = tried(1, [0.0] * 2 + [1.0] * 98, [1.0] * 90 + [0.0] * 10)
-    assert recommend._best([better, best, costly], [start], units, everyone) is best
-    assert recommend._best([costly], [start], units, everyone) is None
+    assert choosing._best([better, best, costly], [start], units, everyone) is best
+    assert choosing._best([costly], [start], units, everyone) is None
     noise = tried(1, [1.0] * 100, [1.0, *none[1:]])
-    assert recommend._best([noise], [start], units, everyone) is None  # one image is its own standard error
+    assert choosing._best([noise], [start], units, everyone) is None  # one image is its own standard error
     few = np.arange(100) < 30
-    assert recommend._best([better, best], [start], units, few) is better  # the others are not looked at
+    assert choosing._best([better, best], [start], units, few) is better  # the others are not looked at
 
 
 def test_candidates_are_slight_for_every_target() -> None:
     config = Config(sweep=(BlurGrid("gaussian", (2.0, 3.0)), BlurGrid("defocus", (4.0,))))
-    assert recommend.targets(config, 64) == (Blur("defocus", 4.0), Blur("gaussian", 2.0), Blur("gaussian", 3.0))
-    options = recommend.candidates(config, 64)
+    assert choosing.targets(config, 64) == (Blur("defocus", 4.0), Blur("gaussian", 2.0), Blur("gaussian", 3.0))
+    options = choosing.candidates(config, 64)
     assert {view.family for view in options} == {"gaussian", "defocus"}
     assert max(spread(view, 64) for view in options) <= 1
-    assert all(spread(aim, 64) >= 2 * spread(view, 64) for aim in recommend.targets(config, 64) for view in options)
+    assert all(spread(aim, 64) >= 2 * spread(view, 64) for aim in choosing.targets(config, 64) for view in options)
 
 
 def test_severities_are_candidates_by_their_width() -> None:
     config = Config(copies=(), sweep=(BlurGrid("zoom", severity=(1, 2, 3, 4, 5)),))
-    targets = recommend.targets(config, 224)
+    targets = choosing.targets(config, 224)
     assert [view.strength for view in targets] == [3, 4, 5]
-    options = recommend.candidates(config, 224)
+    options = choosing.candidates(config, 224)
     assert all(2 * spread(view, 224) <= spread(targets[0], 224) for view in options)
     assert any(view.family == "gaussian" for view in options)
 

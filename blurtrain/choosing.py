@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from blurtrain import evidence, features, imagenet_c, inference, splits, training
+from blurtrain import controls, features, imagenet_c, inference, splits, training
 from blurtrain.config import Config
 from blurtrain.differences import accuracy_of, difference
 from blurtrain.errors import ConfigError
@@ -131,7 +131,7 @@ def recommend(config: Config, ready: training.Prepared) -> Recommendation:
         if not any(set(one.copies) == set(own) for one in tried):
             tried.append(_try(config, own, aims, ready))
             bar.advance()
-    chosen = replace(config, copies=evidence.grids_of(path[-1].copies), duplicated=False)
+    chosen = replace(config, copies=controls.grids_of(path[-1].copies), duplicated=False)
     return Recommendation(chosen, _result(config, path, tried, units, chooses, aims))
 
 
@@ -165,7 +165,7 @@ def _half(ready: training.Prepared) -> Bool[np.ndarray, " images"]:
 def _try(config: Config, copies: tuple[Blur, ...], aims: Sequence[Blur], ready: training.Prepared) -> Tried:
     """Fit one set of copies, and judge every image by the head that was not fitted on it."""
     assert ready.store is not None
-    arm = replace(config, copies=evidence.grids_of(copies), duplicated=False)
+    arm = replace(config, copies=controls.grids_of(copies), duplicated=False)
     heads = training.fit_stored(arm, ready).folds
     _, validation = training.masks(config, ready.images)
     positions = _positions(ready)
@@ -174,8 +174,8 @@ def _try(config: Config, copies: tuple[Blur, ...], aims: Sequence[Blur], ready: 
 
     def right(view: Blur) -> Float64[np.ndarray, " images"]:
         assert ready.store is not None
-        rows = evidence.rows_of(ready.store.table(view), ids)
-        every = evidence.right(heads, rows, labels)
+        rows = controls.rows_of(ready.store.table(view), ids)
+        every = controls.right(heads, rows, labels)
         return np.asarray(every[judge, np.arange(len(labels))], np.float64)
 
     return Tried(copies, right(CLEAN), np.asarray(np.mean([right(view) for view in aims], axis=0)))
