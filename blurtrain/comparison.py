@@ -174,50 +174,37 @@ def compared(folders: Sequence[Path]) -> Compared:
     arms = open_arms(folders)
     for run in arms.runs.values():
         run.file(PREDICTIONS)
-    per_view, heavy_correct, clean = [], [], None
+    reference = arms.runs[arms.reference]
+    roster = read_roster(reference.file(TEST_IMAGES))
+    per_view, heavy_correct = [], []
     for view, heavy in zip(arms.views, arms.heavy, strict=True):
         read = _read_view(arms, view)
-        clean = clean or read
         correct = {name: read.correct(name) for name in arms.runs}
+        if view == CLEAN:  # which every sweep has; of what was read no more is kept
+            clean, groups, labels = correct, read.groups, read.predictions[arms.reference].labels
+            roster.require(read.predictions[arms.reference].images, reference.folder)
         per_view.append(_compare_view(arms, view, heavy, read, correct))
         if heavy:
             heavy_correct.append(correct)
-    assert clean is not None
     _adjust([view["against_reference"] for view in per_view if view["heavy"]])
-    classes, counts = arms.runs[arms.reference].classes, _tally(arms, heavy_correct, clean)
-    return Compared(_result(arms, per_view, heavy_correct, clean, counts), classes, _roster(arms, clean), counts)
-
-
-def _tally(
-    arms: Arms, heavy_correct: Sequence[Mapping[str, Bool[np.ndarray, "heads images"]]], clean: _View
-) -> breakdown.Tally | None:
-    if not heavy_correct:
-        return None
-    labels = clean.predictions[arms.reference].labels
-    return breakdown.tally(heavy_correct, {name: clean.correct(name) for name in arms.runs}, labels, clean.groups)
-
-
-def _roster(arms: Arms, clean: _View) -> Roster:
-    run = arms.runs[arms.reference]
-    roster = read_roster(run.file(TEST_IMAGES))
-    roster.require(clean.predictions[arms.reference].images, run.folder)
-    return roster
+    counts = breakdown.tally(heavy_correct, clean, labels, groups) if heavy_correct else None
+    result = _result(arms, per_view, heavy_correct, groups, counts)
+    return Compared(result, reference.classes, roster, counts)
 
 
 def _result(
     arms: Arms,
     per_view: list[dict[str, JsonValue]],
     heavy_correct: Sequence[Mapping[str, Bool[np.ndarray, "heads images"]]],
-    clean: _View,
+    groups: Shaped[np.ndarray, " images"],
     counts: breakdown.Tally | None,
 ) -> dict[str, JsonValue]:
-    groups = clean.groups
     return {
         "arms": {name: str(run.folder) for name, run in arms.runs.items()},
         "reference": arms.reference,
         "n_test": len(groups),
         "groups": len(np.unique(groups)),
-        "heads": len(clean.correct(arms.reference)),
+        "heads": len(per_view[0]["arms"][arms.reference]["correct"]),
         "native_pixels_per_pixel": arms.runs[arms.reference].result["native_pixels_per_pixel"],
         "severities": table_in_words(arms.side) if any(view.severity for view in arms.views) else None,
         "views": per_view,

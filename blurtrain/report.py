@@ -97,7 +97,10 @@ def sweep_table(folder: Path) -> str:
     """
     rows = json.loads(load_run(folder).file("sweep.json").read_text(encoding="utf-8"))
     heads = rows[0]["heads"]
-    names = [row["view"] if row["family"] != REAL else f"{row['view']} ({row['images']} images)" for row in rows]
+    names = [
+        row["view"] if row["family"] != REAL else f"{row['view']} ({row['images']} image{'s' * (row['images'] > 1)})"
+        for row in rows
+    ]
     width = max(16, *map(len, names))
     lines = [f"Accuracy in % on {rows[0]['images']} test images, mean of {heads} head{'s' * (heads > 1)}"]
     lines += ["", f"{'blur':<{width}} accuracy   sd over heads     nll     ece   refitted head"]

@@ -44,6 +44,17 @@ def phone_and_night(folder: Path) -> dict[str, str]:
     return {"phone": str(folder / "phone"), "night": str(folder / "night")}
 
 
+def fill_hard(folder: Path, count: int, first_seed: int) -> None:
+    """Photographs of colours that are often those of another class, so that heads differ."""
+    for label, name in enumerate(("red", "green", "blue")):
+        (folder / name).mkdir(parents=True)
+        for seed in range(first_seed, first_seed + count):
+            rng = np.random.default_rng([label, seed])
+            tint = rng.normal(0, 30, 3) + 45 * np.eye(3)[label]
+            pixels = rng.integers(0, 200, (*rng.integers(20, 60, 2), 3)) + tint
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name / f"{seed}.png")
+
+
 def config_in(folder: Path, root: Path, extra: dict[str, str], *, stored: bool = True) -> Config:
     return Config(
         name="real",
@@ -64,10 +75,16 @@ def config_in(folder: Path, root: Path, extra: dict[str, str], *, stored: bool =
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A comparison with two sets of photographs. Tests must not write there."""
     folder = tmp_path_factory.mktemp("real")
-    fill_classes(folder / "photos" / "train", 8)
-    fill_classes(folder / "photos" / "test", 5, first_seed=100)
-    config = config_in(folder, folder / "photos", phone_and_night(folder))
+    for place, count, seed in (("photos/train", 8, 0), ("photos/test", 5, 100), ("phone", 4, 300), ("night", 3, 400)):
+        fill_hard(folder / place, count, seed)
+    shutil.rmtree(folder / "phone" / "green")
+    extra = {name: str(folder / name) for name in ("phone", "night")}
+    config = config_in(folder, folder / "photos", extra)
     blurtrain.compare(config)
+    accuracies = [
+        view["arms"][arm]["accuracy"] for view in result_of(config)["real"] for arm in ("baseline", "augmented")
+    ]
+    assert len({*accuracies, 0.0, 1.0}) == 6  # all different, and nothing is as easy or as hard as can be
     return config
 
 
