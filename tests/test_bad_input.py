@@ -640,7 +640,7 @@ def test_file_that_vanishes_is_named(photo_folder: Path, step: str, monkeypatch:
     gone = photo_folder / "train/green/1.jpg"
     if step == "before it is hashed":
         source = FolderSource(photo_folder)
-        monkeypatch.setattr(images, "open_source", lambda _: source)
+        monkeypatch.setattr(images, "open_source", lambda *_: source)
         gone.unlink()
     elif step == "before it is decoded":
 
@@ -797,7 +797,9 @@ def is_same(written: object, taken: object) -> bool:
     if isinstance(taken, tuple):
         return isinstance(written, list) and len(written) == len(taken) and all(map(is_same, written, taken))
     if isinstance(taken, bool) or taken is None:
-        return taken is written or str(written) in ("false", "null", "~")
+        return taken is written or str(written).lower() == ("true" if taken else "false") or written in ("null", "~")
+    if isinstance(taken, dict):
+        return written in (taken, str(taken))
     if isinstance(taken, int | float):
         number = int(written, 0) if written == "0x1F" else float(written)  # type: ignore[arg-type]
         return not isinstance(written, bool) and math.isfinite(taken) and number == float(taken)
