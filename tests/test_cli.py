@@ -151,7 +151,8 @@ FAMILY_SENTENCE = f"family: must be one of {', '.join(map(repr, FAMILIES))}, got
         (["comapre"], "command 'comapre' is not known: did you mean 'compare'?"),
         (
             ["xyz"],
-            "command 'xyz' is not known: give one of train, compare, evidence, recommend, preview, backbones, cache, pretrain",
+            "command 'xyz' is not known: give one of train, compare, evidence, recommend, preview, backbones, cache, "
+            "pretrain",
         ),
         (["train", "--head.fold", "3"], "option --head.fold is not known: did you mean 'head.folds'?"),
         (["train", "--batchsize=3"], "option --batchsize is not known: did you mean 'batch_size'?"),

@@ -17,6 +17,8 @@ from blurtrain.views import CLEAN, Blur, RealView
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
+SEVERITY_OF = "severity must be left out: only gaussian, defocus, motion, zoom, glass"
+ZOOM_HAS = "strengths of zoom must be left out: zoom has ImageNet-C's severities"
 REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (BlurGrid, {}, "strengths must be a list of at least one number, got []"),
     (BlurGrid, {"strengths": (-1.0,)}, "strength of gaussian must be a number from 0 to 1000 px, got -1.0"),
@@ -34,6 +36,30 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
             ("psf", 16.5, {"file": "lens.npy"}, "a number from 0 to 16, got 16.5"),
         )
     ),
+    (BlurGrid, {"severity": (0,)}, "severity of gaussian must be a whole number from 1 to 5, got 0"),
+    (BlurGrid, {"family": "zoom", "severity": (1, 6)}, "severity of zoom must be a whole number from 1 to 5, got 6"),
+    (BlurGrid, {"severity": (2, 2)}, "severity must be all different, got [2, 2]"),
+    (BlurGrid, {"severity": (2,), "strengths": (1.0,)}, "strengths must be left out beside severity, got [1.0]"),
+    (BlurGrid, {"family": "box", "severity": (2,)}, f"{SEVERITY_OF} have it, got 'box'"),
+    (BlurGrid, {"severity": (2,), "border": "zero"}, "border must be left out: a severity has its own, got 'zero'"),
+    (
+        BlurGrid,
+        {"family": "motion", "severity": (2,), "angle": 3.0},
+        "angle must be left out: a severity draws one for every image, got 3.0",
+    ),
+    (
+        BlurGrid,
+        {"family": "glass", "severity": (2,), "file": "a.png"},
+        "file must be left out: glass needs none, got 'a.png'",
+    ),
+    (
+        BlurGrid,
+        {"family": "zoom", "strengths": (1.1,)},
+        f"{ZOOM_HAS} alone, such as severity: [1, 2, 3, 4, 5], got [1.1]",
+    ),
+    (BlurGrid, {"family": "glass"}, "severity of glass must be a list of numbers from 1 to 5, got []"),
+    (DataConfig, {"view_seed": -1}, "data.view_seed must be from 0 to 2**63 - 1, got -1"),
+    (Config, {"copies": (), "duplicated": True}, "duplicated must be false where there are no copies, got True"),
     (BlurGrid, {"strengths": (1.0,), "angle": 3.0}, "angle must be left out: gaussian has none, got 3.0"),
     (
         BlurGrid,

@@ -399,6 +399,12 @@ def test_a_file_that_cannot_be_used_is_told_at_once(family: str, tmp_path: Path)
         KernelBlur(family, 1)
 
 
+@pytest.mark.parametrize("family", ["zoom", "glass"])
+def test_a_family_without_a_kernel_is_refused(family: str) -> None:
+    with pytest.raises(ValueError, match=r"family must be one of 'gaussian', .*, got"):
+        KernelBlur(family, 1)
+
+
 def test_a_path_is_taken_as_a_file(psf_file: Path) -> None:
     for family, known in FAMILIES.items():
         if known.from_file:
