@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from blurtrain import batchnorm
 from blurtrain.backbones import FrozenBackbone, load, read_weights
 from blurtrain.runs import load_run
 
@@ -83,7 +84,7 @@ class BlurClassifier(LightningModule):
 
     @classmethod
     def from_run(cls, folder: Path) -> "BlurClassifier":
-        """The classifier of a finished run: its backbone and its refitted head.
+        """The classifier of a finished run: its backbone, with its own batch norms where it has some, and its refit.
 
         Raises:
             RunError: If the folder holds no finished run.
@@ -92,6 +93,8 @@ class BlurClassifier(LightningModule):
         run = load_run(folder)
         backbone = load(run.config.backbone)
         run.require_backbone(backbone.fingerprint())
+        if run.config.bn == "adapt":
+            backbone = batchnorm.applied(backbone, read_weights(run.file(batchnorm.FILE)))
         classifier = cls(backbone, len(run.classes))
         classifier.head.load_state_dict(read_weights(run.file("head.safetensors")))
         return classifier

@@ -172,6 +172,8 @@ class Config:
         copies: Blurred copies that join the training images; none is the baseline.
         sweep: Blurs of the test split.
         head: The retrained head.
+        bn: Whether the statistics of the network's batch norms stay frozen, or adapt: before anything else they are
+            re-estimated on the arm's own training views. No weight changes.
         minibatch: How the head is trained where ``cache`` is false.
         engine: What runs the frozen backbone; auto is ONNX Runtime on a CPU and torch on a GPU.
         precision: How features are stored; float16 takes half the space, and no head was seen to lose by it.
@@ -190,6 +192,7 @@ class Config:
     sweep: tuple[BlurGrid, ...] = (BlurGrid("gaussian", (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)),)
     head: HeadConfig = field(default_factory=HeadConfig)
     minibatch: MinibatchConfig = field(default_factory=MinibatchConfig)
+    bn: Literal["frozen", "adapt"] = "frozen"
     engine: Literal["auto", "onnxruntime", "torch"] = "auto"
     precision: Literal["float32", "float16"] = "float32"
     batch_size: int = 32
@@ -199,6 +202,8 @@ class Config:
 
     def __post_init__(self) -> None:
         require(1 <= self.batch_size <= 4096, "batch_size", "from 1 to 4096", self.batch_size)
+        has_variance = self.bn == "frozen" or self.batch_size > 1
+        require(has_variance, "batch_size", "from 2 to 4096 where bn is adapt", self.batch_size)
         if self.name is not None:
             is_name = self.name.strip(". ") != "" and not set(self.name) & set("/\\") and self.name.isprintable()
             require(is_name, "name", "a file name without slashes and control characters", self.name)
@@ -230,8 +235,8 @@ class Config:
 
     @property
     def arm(self) -> str:
-        """``augmented`` where there are copies, else ``baseline``."""
-        return "augmented" if self.copies else "baseline"
+        """``augmented`` where there are copies, else ``baseline``; then what else is not as in the baseline."""
+        return ("augmented" if self.copies else "baseline") + "-bn-adapt" * (self.bn == "adapt")
 
     @property
     def experiment(self) -> str:
@@ -245,16 +250,17 @@ class Config:
 
     @property
     def comparison_folder(self) -> Path:
-        """Where this experiment's comparison lies."""
-        return self.runs / f"compare-{self.experiment}"
+        """Where the comparison of this arm with its baseline lies."""
+        suffix = "" if self.arm in ("augmented", "baseline") else f"-{self.arm}"
+        return self.runs / f"compare-{self.experiment}{suffix}"
 
     def _expand(self, grids: Iterable[BlurGrid]) -> tuple[Blur, ...]:
         """The distinct blurs of several grids, in order."""
         return tuple(dict.fromkeys(blur for grid in grids for blur in grid.blurs(self.data.view_seed)))
 
     def baseline(self) -> "Config":
-        """The same config without copies."""
-        return replace(self, copies=())
+        """The same config without copies, on the network as it was imported."""
+        return replace(self, copies=(), bn="frozen")
 
     def resolved(self) -> "Config":
         """The same with absolute paths, so that a stored config means the same wherever it is read."""
@@ -275,8 +281,9 @@ class Config:
         """What decides the result: all but names, places and what does not matter, as plain YAML values."""
         values = {key: value for key, value in plain(self.resolved()).items() if key not in _NOT_IDENTITY}
         values["cache"] = self.cache is not False
-        if self.cache is False:
+        if self.cache is False or self.bn == "adapt":
             values["batch_size"] = self.batch_size
+        if self.cache is False:
             del values["minibatch"]["workers"], values["head"]["l2"], values["head"]["tolerance"], values["precision"]
         else:
             del values["minibatch"]

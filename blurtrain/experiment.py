@@ -54,7 +54,7 @@ def compare(config: Config) -> Path:
         ConfigError: If the config has no copies.
         BlurtrainError: As `train`.
     """
-    if not config.copies:
+    if config == config.baseline():
         raise ConfigError("copies is empty, so this config is the baseline itself: give copies, or two run folders")
     arms = [config.baseline(), config]
     unfinished = [arm for arm in arms if not runs.is_finished(arm)]

@@ -6,7 +6,8 @@ images. Nothing is written.
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
-from blurtrain import backbones, engines, features, images, training
+from blurtrain import adaptation, batchnorm, engines, features, images, training
+from blurtrain.backbones import FrozenBackbone
 from blurtrain.chatter import silence
 from blurtrain.config import Config
 from blurtrain.cores import cores
@@ -109,7 +111,7 @@ def forecast(arms: Sequence[Config]) -> Forecast:
     """
     silence()
     config = arms[-1]
-    backbone = backbones.load(config.backbone)
+    backbone = batchnorm.imported(config)
     geometry = backbone.preprocessing.geometry
     survey = images.survey(config.data, geometry, config.cache)
     start = started()
@@ -122,26 +124,78 @@ def forecast(arms: Sequence[Config]) -> Forecast:
         exporting = time.perf_counter()
         engine = engines.build(backbone, config.engine, config.cache if is_stored else Path(aside), sample[:8])
         exporting = time.perf_counter() - exporting
-        store = features.store_for(backbone, engine, config.cache, config.precision)
-        wanted = _wanted(arms, survey.images)
-        absent = {view: features.missing(survey.images, some, store.table(view)) for view, some in wanted.items()}
-        running = _run(sampled, {view: len(some) for view, some in absent.items()}, engine, config.batch_size)
-    distinct = sum(len(np.unique(survey.images.ids[some])) for some in wanted.values())
-    passes = sum(map(len, absent.values()))
+        plans = _plans(arms, survey.images, backbone, engine)
+        running = sum(_run(sampled, plan.absent, engine, config.batch_size) for plan in plans)
+    adapting = _added(plan.adapting for plan in plans)
+    running += _run(sampled, adapting, engines.TorchEngine(backbone), config.batch_size)
+    distinct, computed = sum(plan.distinct for plan in plans), sum(sum(plan.absent.values()) for plan in plans)
+    passes = computed + sum(adapting.values())
     fits = [_fit(arm, survey.images, backbone.features) for arm in arms]
     rows = " and ".join(f"{rows:,}" for rows, _ in fits)
     heads = len(arms) * len(config.head.l2) * (_folds(config, survey.images) + 1)
     steps = (
         Step("start", f"libraries, {backbone.name}, {len(survey.images.ids):,} files", start + exporting),
         Step("images", f"{len(survey.unread):,} to read", decoding * len(survey.unread)),
-        Step("backbone", f"{passes:,} forward passes, {distinct - passes:,} reused", running),
+        Step("backbone", f"{passes:,} forward passes, {distinct - computed:,} reused", running),
         Step("heads", f"{heads} on {rows} rows of {backbone.features} features", sum(seconds for _, seconds in fits)),
         Step("results", "predictions, tables, events, pictures", _results(arms, survey.images, start)),
     )
     pixel_row = 3 * geometry.crop**2 + 2 * ID.itemsize + 8 + 3 * CRC
     feature_row = np.dtype(config.precision).itemsize * backbone.features + ID.itemsize + CRC
-    stored = len(survey.unread) * pixel_row + passes * feature_row
-    return Forecast(steps, len(survey.unread), passes, distinct - passes, stored)
+    statistics = sum(plan.statistics for plan in plans)
+    stored = len(survey.unread) * pixel_row + computed * feature_row + statistics
+    return Forecast(steps, len(survey.unread), passes, distinct - computed, stored)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What arms that share a backbone need of it.
+
+    Args:
+        absent: Features to compute in each view.
+        distinct: Features that are needed, stored or not.
+        adapting: Images to pass in each view for the statistics of batch norms.
+        statistics: Bytes of these.
+    """
+
+    absent: dict[Blur, int]
+    distinct: int
+    adapting: dict[Blur, int]
+    statistics: int
+
+
+def _plans(arms: Sequence[Config], loaded: ImageSet, backbone: FrozenBackbone, engine: Engine) -> list[_Plan]:
+    """One plan for the arms on the network as it was imported, one for an arm that adapts it."""
+    frozen, adapting = ([arm for arm in arms if arm.bn == kind] for kind in ("frozen", "adapt"))
+    plans = [_plan(frozen, loaded, backbone, engine)] if frozen else []
+    for arm in adapting:
+        assert arm.cache is not False
+        known = adaptation.found(backbone, loaded, arm.train_views, arm.batch_size, arm.cache)
+        plan = _plan([arm], loaded, known, engine)
+        if known is None:
+            size = sum(tensor.nbytes + CRC for tensor in batchnorm.state_of(backbone).values()) + ID.itemsize + CRC
+            plan = replace(plan, adapting=dict.fromkeys(arm.train_views, len(loaded.train)), statistics=size)
+        plans.append(plan)
+    return plans
+
+
+def _plan(arms: Sequence[Config], loaded: ImageSet, backbone: FrozenBackbone | None, engine: Engine) -> _Plan:
+    """Of a backbone that is not known yet, no feature is stored."""
+    config, wanted = arms[-1], _wanted(arms, loaded)
+    assert config.cache is not False
+    distinct = {view: len(np.unique(loaded.ids[some])) for view, some in wanted.items()}
+    absent = distinct
+    if backbone is not None:
+        store = features.store_for(backbone, engine, config.cache, config.precision)
+        absent = {view: len(features.missing(loaded, some, store.table(view))) for view, some in wanted.items()}
+    return _Plan(absent, sum(distinct.values()), {}, 0)
+
+
+def _added(counts: Iterable[Mapping[Blur, int]]) -> dict[Blur, int]:
+    total: Counter[Blur] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total)
 
 
 def _wanted(arms: Sequence[Config], loaded: ImageSet) -> dict[Blur, Int64[np.ndarray, " images"]]:
@@ -226,9 +280,10 @@ def _on_images(
     """Where nothing is stored, every image is decoded, blurred and run anew in every epoch."""
     counts: dict[Blur, int] = {}
     for arm in arms:
-        often = arm.minibatch.epochs + 1  # and once more for the held-out images
+        # Once more for the held-out images, and once for the statistics of the training images.
+        often, once = arm.minibatch.epochs + 1, len(loaded.train) * (arm.bn == "adapt")
         for view in arm.train_views:
-            counts[view] = counts.get(view, 0) + often * (len(loaded.train) + len(loaded.validation))
+            counts[view] = counts.get(view, 0) + once + often * (len(loaded.train) + len(loaded.validation))
         for view in arm.test_views:
             counts[view] = counts.get(view, 0) + len(loaded.test)
     passes = sum(counts.values())

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,19 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 from safetensors.numpy import save_file
 
-from blurtrain import backbones, engines, features, fitting, heads, images, runs, sweep, tensorboard
+from blurtrain import (
+    adaptation,
+    backbones,
+    batchnorm,
+    engines,
+    features,
+    fitting,
+    heads,
+    images,
+    runs,
+    sweep,
+    tensorboard,
+)
 from blurtrain.blur import blur_pixels
 from blurtrain.chatter import silence
 from blurtrain.config import Config, plain
@@ -30,13 +42,17 @@ SAMPLES = 4  # test images shown in TensorBoard
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the arms of one experiment share; there is no store where ``cache`` is false."""
+    """What the arms of one experiment share; there is no store where ``cache`` is false.
+
+    The fingerprint is that of the imported network, also where an arm has adapted the backbone's batch norms.
+    """
 
     images: images.ImageSet
     backbone: backbones.FrozenBackbone
     fingerprint: str
     engine: engines.Engine
     store: features.FeatureStore | None
+    adapting: int = 0  # images that had to pass the backbone for its batch norms
 
 
 def prepare(config: Config) -> Prepared:
@@ -52,17 +68,33 @@ def prepare(config: Config) -> Prepared:
     for view in (*config.train_views, *config.test_views):
         if view.file is not None:
             kernel(view)  # and bad point-spread functions
-    backbone = backbones.load(config.backbone)
+    backbone = batchnorm.imported(config)
     loaded = images.load(config.data, backbone.preprocessing.geometry, config.cache, config.on_bad_image)
     if len(loaded.validation) == 0:
         images.folds(loaded, config.head.folds)  # too few images are told before the backbone runs
-    fingerprint = backbone.fingerprint()
+    return Prepared(loaded, backbone, backbone.fingerprint(), *_run_by(config, backbone, loaded))
+
+
+def _run_by(
+    config: Config, backbone: backbones.FrozenBackbone, loaded: images.ImageSet
+) -> tuple[engines.Engine, features.FeatureStore | None]:
+    """What runs a backbone, and where its features are stored."""
     if config.cache is False:
-        return Prepared(loaded, backbone, fingerprint, engines.TorchEngine(backbone), None)
+        return engines.TorchEngine(backbone), None
     sample = loaded.read_pixels(loaded.train[:EXPORT_CHECK_IMAGES])
     engine = engines.build(backbone, config.engine, config.cache, sample)
-    store = features.store_for(backbone, engine, config.cache, config.precision)
-    return Prepared(loaded, backbone, fingerprint, engine, store)
+    return engine, features.store_for(backbone, engine, config.cache, config.precision)
+
+
+def _adapted(config: Config, ready: Prepared) -> Prepared:
+    """The same with the backbone of an arm: its batch norms may be adapted to the arm's training views."""
+    if config.bn == "frozen":
+        return ready
+    backbone, passes = adaptation.adapted(
+        ready.backbone, ready.images, config.train_views, config.batch_size, config.cache
+    )
+    engine, store = _run_by(config, backbone, ready.images)
+    return replace(ready, backbone=backbone, engine=engine, store=store, adapting=passes)
 
 
 def inputs_of(config: Config, ready: Prepared) -> dict[str, str]:
@@ -103,17 +135,20 @@ def train(config: Config, ready: Prepared) -> Path:
     folder = runs.begin(config)
     remove_partial(folder)
     _say_what_is_trained(config, ready)
+    ready = _adapted(config, ready)
     trained, extraction = (
         _train_on_images(config, ready) if ready.store is None else _fit_features(config, ready, ready.store)
     )
     for note in trained.notes:
         say(note)
+    if config.bn == "adapt":
+        _save(folder / batchnorm.FILE, {key: t.numpy() for key, t in batchnorm.state_of(ready.backbone).items()})
     _save_heads(folder, "", trained.folds, trained.refit)
     if trained.equal_epochs is not None:
         _save_heads(folder, "-equal-epochs", *trained.equal_epochs)
     rows = _sweep(config, ready, trained)
     _write_events(config, ready, trained, rows)
-    write_json(folder / runs.WORK, {"forward_passes": asdict(extraction)})
+    write_json(folder / runs.WORK, {"forward_passes": asdict(extraction), "adapting": ready.adapting})
     runs.finish(folder, _result(config, ready, trained))
     for checkpoint in folder.glob(f"{CHECKPOINT}*"):
         checkpoint.unlink(missing_ok=True)
@@ -127,7 +162,7 @@ def _say_what_is_trained(config: Config, ready: Prepared) -> None:
     say(
         f"{config.run_folder.name}: {len(loaded.train)} training and {len(loaded.test)} test images in "
         f"{len(loaded.classes)} classes; {copies}; trains head.weight and head.bias, "
-        f"{parameters:,} of {total:,} parameters"
+        f"{parameters:,} of {total:,} parameters{'; adapts batch norms' * (config.bn == 'adapt')}"
     )
 
 
@@ -171,7 +206,7 @@ def _train_on_images(config: Config, ready: Prepared) -> tuple[heads.Trained, fe
     from blurtrain import minibatch  # imports albumentations, which takes seconds
 
     loaded = ready.images
-    inputs = sha256(repr(sorted(inputs_of(config, ready).items())))
+    inputs = sha256(repr(sorted(inputs_of(config, ready).items())), ready.backbone.fingerprint())
     trained = minibatch.fit(
         config.minibatch,
         ready.backbone,
@@ -243,7 +278,7 @@ def _save_heads(folder: Path, suffix: str, folds: heads.Heads, refit: heads.Head
     _save(folder / f"heads-folds{suffix}.safetensors", {"weight": folds.weights, "bias": folds.bias})
 
 
-def _save(path: Path, tensors: Mapping[str, Float32[np.ndarray, "..."]]) -> None:
+def _save(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     with whole_file(path) as temporary:
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
 
@@ -278,6 +313,7 @@ def _result(config: Config, ready: Prepared, trained: heads.Trained) -> dict[str
         "backbone": {
             "name": backbone.name,
             "fingerprint": ready.fingerprint,
+            **({"adapted": backbone.fingerprint()} if config.bn == "adapt" else {}),
             "preprocessing": plain(backbone.preprocessing),
             "features": backbone.features,
         },

@@ -804,6 +804,47 @@ BUGS = (
         "test_rows.py::test_rows_are_the_same_in_memory_and_in_a_file",
         "large sets are fitted to other images' features",
     ),
+    # adaptation
+    Bug(
+        "batch norms averaged over the last batches",
+        "adaptation",
+        "layer.momentum = None",
+        "layer.momentum = 0.1",
+        "test_adaptation.py::test_statistics_are_those_of_update_bn[glyphnet]",
+        "the statistics are those of the last few batches, mixed with those that were imported",
+    ),
+    Bug(
+        "batch norms adapted to test images",
+        "adaptation",
+        'images.train[np.argsort(images.ids[images.train], kind="stable")]',
+        'np.argsort(images.ids, kind="stable")',
+        "test_adaptation.py::test_poisoned_test_images_change_no_statistic",
+        "the network has seen the images that it is tested on",
+    ),
+    Bug(
+        "batches of one view each",
+        "adaptation",
+        "(number + turn) % len(views)",
+        "0 * number + turn",
+        "test_adaptation.py::test_a_batch_holds_different_images_in_all_views_evenly",
+        "variances leave out how much the views differ",
+    ),
+    Bug(
+        "statistics of other views read",
+        "adaptation",
+        '        "blurs": [made_as(view) for view in views],\n',
+        "",
+        "test_adaptation.py::test_statistics_of_anything_else_are_others",
+        "the adapted baseline gets the statistics of the copies, or the other way round",
+    ),
+    Bug(
+        "fingerprint without statistics",
+        "backbones",
+        "for key in sorted(state):",
+        'for key in sorted(key for key in state if "running" not in key and "num" not in key):',
+        "test_adaptation.py::test_nothing_but_statistics_changes",
+        "an adapted network reads the features and the export of the one that was imported",
+    ),
     # classifier, batches and mini-batches
     Bug(
         "folds' heads trained on their own fold",

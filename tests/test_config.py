@@ -66,6 +66,7 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (HeadConfig, {"tolerance": 0.1}, "head.tolerance must be from 1e-10 to 0.01, got 0.1"),
     (Config, {"batch_size": 0}, "batch_size must be from 1 to 4096, got 0"),
     (Config, {"batch_size": 5000}, "batch_size must be from 1 to 4096, got 5000"),
+    (Config, {"batch_size": 1, "bn": "adapt"}, "batch_size must be from 2 to 4096 where bn is adapt, got 1"),
     (Config, {"name": "a/b"}, "name must be a file name without slashes and control characters, got 'a/b'"),
     (Config, {"name": ".."}, "name must be a file name without slashes and control characters, got '..'"),
     *(
@@ -204,6 +205,23 @@ def test_identity_leaves_out_names_places_and_batch_size() -> None:
         {"engine": "torch"},
     ):
         assert replace(config, **change).identity() != config.identity()
+
+
+def test_an_arm_is_named_by_what_its_baseline_lacks() -> None:
+    config = Config(name="mine")
+    adapted = replace(config, bn="adapt")
+    assert (config.arm, config.baseline().arm) == ("augmented", "baseline")
+    assert (adapted.arm, replace(adapted, copies=()).arm) == ("augmented-bn-adapt", "baseline-bn-adapt")
+    assert adapted.baseline() == config.baseline()
+    assert adapted.run_folder == Path("runs/mine-augmented-bn-adapt")
+    assert adapted.comparison_folder == Path("runs/compare-mine-augmented-bn-adapt")
+    assert config.comparison_folder == Path("runs/compare-mine")
+
+
+def test_batch_size_matters_where_statistics_are_taken_of_batches() -> None:
+    config = Config(bn="adapt")
+    assert replace(config, batch_size=7).identity() != config.identity()
+    assert config.identity() != Config().identity()
 
 
 def test_plain_values_survive_yaml() -> None:

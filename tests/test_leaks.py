@@ -62,7 +62,7 @@ def fitted_numbers(config: Config) -> dict[str, bytes]:
     curves = [value.SerializeToString(deterministic=True) for value in values if value.tag.startswith(FITTED_TAGS)]
     assert len(curves) > 3
     return {
-        **{path.name: path.read_bytes() for path in config.run_folder.glob("head*.safetensors")},
+        **{path.name: path.read_bytes() for path in config.run_folder.glob("*.safetensors")},
         "choice": json.dumps(run_json(config)["head"]).encode(),
         "curves and hyperparameters": b"".join(curves),
     }
@@ -189,6 +189,19 @@ def test_nor_does_it_wherever_the_split_comes_from_and_however_the_head_is_train
     theirs, ours = (pq.read_table(config.run_folder / "predictions.parquet") for config in (poisoned, honest))
     for column in ("image", "label", "confidence"):  # the poison was taken
         assert (theirs[column].to_numpy() != ours[column].to_numpy()).mean() > 0.9
+
+
+@BOTH_WAYS
+def test_nor_are_batch_norms_adapted_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool) -> None:
+    honest, poisoned = (
+        replace(config_in(tmp_path / name, stored=stored), bn="adapt") for name in ("honest", "poisoned")
+    )
+    trained(honest)
+    monkeypatch.setattr(sources, "GlyphSource", PoisonedPixels)
+    trained(poisoned)
+    assert "batchnorm.safetensors" in fitted_numbers(honest)
+    require_only_the_test_differs(poisoned, honest)
+    assert run_json(poisoned)["backbone"] == run_json(honest)["backbone"]
 
 
 @BOTH_WAYS

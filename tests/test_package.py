@@ -38,7 +38,8 @@ LADDER = [
     "cores",
     *("options", "warps", "blur", "metrics", "inference", "rows", "curvature", "lbfgs", "store"),
     *("decoding", "glyphs", "sources", "splits", "reduction", "reading", "images"),
-    *("glyphnet", "cutting", "weights", "backbones", "catalogue", "engines", "features", "heads", "fitting"),
+    *("glyphnet", "cutting", "weights", "backbones", "catalogue", "batchnorm"),
+    *("engines", "features", "adaptation", "heads", "fitting"),
     *("runs", "classifier", "transforms", "batches", "minibatch", "sweep", "comparison", "report", "tensorboard"),
     *("training", "forecast", "experiment", "previews", "pretrain", "cli"),
 ]
