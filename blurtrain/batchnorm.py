@@ -1,4 +1,4 @@
-"""Batch norms of an imported network: which there are, whether they can be adapted, and other values for them."""
+"""Batch norms of an imported network: which there are, whether they can be changed, and other values for them."""
 
 import copy
 from collections.abc import Sequence
@@ -13,31 +13,33 @@ from blurtrain.errors import BackboneError
 
 FILE = "batchnorm.safetensors"  # of a run folder: what its backbone has in place of what it was imported with
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+AFFINE = ("weight", "bias")
 FOLDED = 2.0  # a variance so many eps from 1 or nearer is none that images ever had: who folds may allow for eps
 
 State = dict[str, Tensor]  # entries of a network's state by their keys
 
 
 def imported(config: Config) -> FrozenBackbone:
-    """Import a config's network, and refuse one whose batch norms cannot be adapted where they are to be.
+    """Import a config's network, and refuse one whose batch norms cannot be changed where they are to be.
 
     Raises:
-        BackboneError: As `blurtrain.backbones.load`; or if batch norms are to be adapted and there are none, or some
+        BackboneError: As `blurtrain.backbones.load`; or if batch norms are to be changed and there are none, or some
             were folded into the convolutions.
     """
     backbone = backbones.load(config.backbone)
-    if config.bn == "frozen":
+    if not config.changes_backbone:
         return backbone
+    key, other = ("bn adapt", "bn frozen") if config.bn == "adapt" else ("tune head+bn", "tune head")
     norms = layers(backbone)
     if not norms:
-        raise BackboneError(f"{backbone.name} has no batch norms that bn adapt could adapt: give bn frozen")
+        raise BackboneError(f"{backbone.name} has no batch norms that {key} could change: give {other}")
     folded = [name for name, layer in norms.items() if _is_identity(layer)]
     # Random weights come with such statistics, too, but nothing is folded there.
     if folded and config.backbone.weights != backbones.RANDOM:
         raise BackboneError(
             f"{len(folded)} of {len(norms)} batch norms of {config.backbone.weights} have weight 1, mean 0 and "
-            f"variance 1: they were folded into the convolutions, and bn adapt would undo that, so give bn frozen or "
-            f"weights that are not folded"
+            f"variance 1: they were folded into the convolutions, and {key} would undo that, so give {other} or "
+            "weights that are not folded"
         )
     return backbone
 
@@ -67,7 +69,8 @@ def state_of(backbone: FrozenBackbone, entries: Sequence[str] = STATISTICS) -> S
 
 
 def applied(backbone: FrozenBackbone, state: State) -> FrozenBackbone:
-    """A copy of a backbone with other entries in its batch norms."""
-    changed = copy.deepcopy(backbone)
+    """A copy of a backbone with other entries in its batch norms; it shares the parameters that stay the same."""
+    shared = {id(tensor): tensor for key, tensor in backbone.network.named_parameters() if key not in state}
+    changed = copy.deepcopy(backbone, shared)
     changed.network.load_state_dict({**changed.network.state_dict(), **state})
     return changed

@@ -174,6 +174,8 @@ class Config:
         head: The retrained head.
         bn: Whether the statistics of the network's batch norms stay frozen, or adapt: before anything else they are
             re-estimated on the arm's own training views. No weight changes.
+        tune: What is trained: the head alone, or the batch norms with it, their weights and statistics, each head with
+            a network of its own; this needs ``cache`` false.
         minibatch: How the head is trained where ``cache`` is false.
         engine: What runs the frozen backbone; auto is ONNX Runtime on a CPU and torch on a GPU.
         precision: How features are stored; float16 takes half the space, and no head was seen to lose by it.
@@ -193,6 +195,7 @@ class Config:
     head: HeadConfig = field(default_factory=HeadConfig)
     minibatch: MinibatchConfig = field(default_factory=MinibatchConfig)
     bn: Literal["frozen", "adapt"] = "frozen"
+    tune: Literal["head", "head+bn"] = "head"
     engine: Literal["auto", "onnxruntime", "torch"] = "auto"
     precision: Literal["float32", "float16"] = "float32"
     batch_size: int = 32
@@ -202,8 +205,10 @@ class Config:
 
     def __post_init__(self) -> None:
         require(1 <= self.batch_size <= 4096, "batch_size", "from 1 to 4096", self.batch_size)
-        has_variance = self.bn == "frozen" or self.batch_size > 1
-        require(has_variance, "batch_size", "from 2 to 4096 where bn is adapt", self.batch_size)
+        has_variance = not self.changes_backbone or self.batch_size > 1
+        require(has_variance, "batch_size", "from 2 to 4096 where statistics are taken of batches", self.batch_size)
+        once = self.bn == "frozen" or self.tune == "head"
+        require(once, "bn", "frozen where tune is head+bn, which trains the statistics, too", self.bn)
         if self.name is not None:
             is_name = self.name.strip(". ") != "" and not set(self.name) & set("/\\") and self.name.isprintable()
             require(is_name, "name", "a file name without slashes and control characters", self.name)
@@ -218,6 +223,8 @@ class Config:
             require(len(set(names)) == len(names), key, "blurs that differ by 0.001 px and have one border", names)
         is_folder = isinstance(self.cache, Path) and is_path(str(self.cache)) and str(self.cache).lower() not in _SWITCH
         require(self.cache is False or is_folder, "cache", "a folder or false", str(self.cache))
+        fresh = self.cache is False or self.tune == "head"
+        require(fresh, "cache", "false where tune is head+bn, whose features change with every step", str(self.cache))
         fits = self.cache is not False or self.engine != "onnxruntime"
         require(fits, "engine", "auto or torch where cache is false, because training runs in torch", self.engine)
         require(len(self.test_views) > 1, "sweep", "at least one blur with a strength above 0", list(self.sweep))
@@ -236,7 +243,13 @@ class Config:
     @property
     def arm(self) -> str:
         """``augmented`` where there are copies, else ``baseline``; then what else is not as in the baseline."""
-        return ("augmented" if self.copies else "baseline") + "-bn-adapt" * (self.bn == "adapt")
+        name = "augmented" if self.copies else "baseline"
+        return name + "-bn-adapt" * (self.bn == "adapt") + "-head+bn" * (self.tune == "head+bn")
+
+    @property
+    def changes_backbone(self) -> bool:
+        """Whether the batch norms become others than those that were imported."""
+        return self.bn == "adapt" or self.tune == "head+bn"
 
     @property
     def experiment(self) -> str:
@@ -259,8 +272,8 @@ class Config:
         return tuple(dict.fromkeys(blur for grid in grids for blur in grid.blurs(self.data.view_seed)))
 
     def baseline(self) -> "Config":
-        """The same config without copies, on the network as it was imported."""
-        return replace(self, copies=(), bn="frozen")
+        """The same config without copies, on the network as it was imported, with the head alone trained."""
+        return replace(self, copies=(), bn="frozen", tune="head")
 
     def resolved(self) -> "Config":
         """The same with absolute paths, so that a stored config means the same wherever it is read."""

@@ -23,7 +23,7 @@ from blurtrain.config import Config
 from blurtrain.cores import cores
 from blurtrain.engines import Engine
 from blurtrain.fitting import threads_for
-from blurtrain.heads import ConvexHeads, FeatureDataModule
+from blurtrain.heads import HELD_OUT, ConvexHeads, FeatureDataModule
 from blurtrain.images import ImageSet
 from blurtrain.progress import started
 from blurtrain.store import ID
@@ -33,6 +33,7 @@ DECODING, RUNNING = 0.7, 1.2  # seconds of calibration
 SAMPLE = 256  # images at most that are decoded for it
 FIT_ROWS = 4096  # rows at most on which the fit is timed
 REFIT_STEPS, FOLD_STEPS = 11, 18  # of the solver for one penalty, on digits and photographs alike
+STEP = 3  # forward passes that one through batch norms that learn, and back, takes the time of
 CRC = 4  # bytes of a checksum
 WRITING = 2.5e-6  # seconds for one prediction of one head: table, metrics and statistics
 AFTERWARDS = 0.45  # of the time that starting took: further imports, events and pictures
@@ -278,21 +279,55 @@ def _on_images(
     arms: Sequence[Config], loaded: ImageSet, sampled: ImageSet, engine: Engine, decoding: float, start: float
 ) -> Forecast:
     """Where nothing is stored, every image is decoded, blurred and run anew in every epoch."""
-    counts: dict[Blur, int] = {}
-    for arm in arms:
-        # Once more for the held-out images, and once for the statistics of the training images.
-        often, once = arm.minibatch.epochs + 1, len(loaded.train) * (arm.bn == "adapt")
-        for view in arm.train_views:
-            counts[view] = counts.get(view, 0) + once + often * (len(loaded.train) + len(loaded.validation))
-        for view in arm.test_views:
-            counts[view] = counts.get(view, 0) + len(loaded.test)
-    passes = sum(counts.values())
-    seconds = _run(sampled, counts, engine, arms[-1].batch_size) + passes * decoding
+    needs = [_tuned(arm, loaded) if arm.tune == "head+bn" else _fresh(arm, loaded) for arm in arms]
+    passes = _added(need.passes for need in needs)
+    seconds = _run(sampled, _added(need.costs for need in needs), engine, arms[-1].batch_size)
+    seconds += decoding * sum(need.decoded for need in needs)
+    total = sum(passes.values())
     steps = (
         Step(
             "start", f"libraries, {len(loaded.ids):,} files named by their content", start + decoding * len(loaded.ids)
         ),
-        Step("training", f"{passes:,} images decoded, blurred and run; nothing is stored", seconds),
+        Step("training", f"{total:,} images decoded, blurred and run; nothing is stored", seconds),
         Step("results", "predictions, tables, events, pictures", _results(arms, loaded, start)),
     )
-    return Forecast(steps, 0, passes, 0, 0)
+    return Forecast(steps, 0, total, 0, 0)
+
+
+@dataclass(frozen=True)
+class _Need:
+    """What an arm needs of images that are not stored.
+
+    Args:
+        passes: Images to pass the backbone in each view.
+        costs: The same in the time of as many images.
+        decoded: How often an image is decoded.
+    """
+
+    passes: dict[Blur, int]
+    costs: dict[Blur, int]
+    decoded: int
+
+
+def _fresh(arm: Config, loaded: ImageSet) -> _Need:
+    """Of heads that share a frozen backbone."""
+    # Once more for the held-out images, and once for the statistics of the training images.
+    often, once = arm.minibatch.epochs + 1, len(loaded.train) * (arm.bn == "adapt")
+    each = once + often * (len(loaded.train) + len(loaded.validation))
+    passes = _added([dict.fromkeys(arm.train_views, each), dict.fromkeys(arm.test_views, len(loaded.test))])
+    return _Need(passes, passes, sum(passes.values()))
+
+
+def _tuned(arm: Config, loaded: ImageSet) -> _Need:
+    """Of heads that have a network each, which learns."""
+    views, folds, steps = len(arm.train_views), _folds(arm, loaded), arm.minibatch.epochs
+    every, own = len(loaded.train), loaded.validation if len(loaded.validation) else loaded.train
+    interval = -(-every // arm.batch_size)
+    compared = -(-steps * -(-every * views // arm.batch_size) // interval)
+    held = compared * min(len(own), max(1, HELD_OUT // views))
+    heads = (folds + 1) * (1 + (views > 1))  # at equal steps and at equal epochs
+    tested = dict.fromkeys(arm.test_views, heads * len(loaded.test))
+    passes = [dict.fromkeys(arm.train_views, steps * every * folds + held), tested]
+    costs = [dict.fromkeys(arm.train_views, STEP * steps * every * folds + held), tested]
+    decoded = views * (steps * every + held) + len(arm.test_views) * len(loaded.test)
+    return _Need(_added(passes), _added(costs), decoded)

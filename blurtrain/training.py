@@ -4,6 +4,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -156,14 +157,32 @@ def train(config: Config, ready: Prepared) -> Path:
 
 
 def _say_what_is_trained(config: Config, ready: Prepared) -> None:
-    loaded, parameters = ready.images, len(ready.images.classes) * (ready.backbone.features + 1)
-    total = parameters + sum(p.numel() for p in ready.backbone.parameters())
+    loaded, shapes = ready.images, _trainable(config, ready)
+    trained = "head.weight, head.bias and batch norms" if config.tune == "head+bn" else "head.weight and head.bias"
+    parameters = _count(shapes)
+    total = _count(_head_shapes(ready)) + sum(p.numel() for p in ready.backbone.parameters())
     copies = ", ".join(view.name for view in config.train_views[1:]) or "no copies"
     say(
         f"{config.run_folder.name}: {len(loaded.train)} training and {len(loaded.test)} test images in "
-        f"{len(loaded.classes)} classes; {copies}; trains head.weight and head.bias, "
+        f"{len(loaded.classes)} classes; {copies}; "
+        f"trains {trained}, "
         f"{parameters:,} of {total:,} parameters{'; adapts batch norms' * (config.bn == 'adapt')}"
     )
+
+
+def _count(shapes: Mapping[str, list[int]]) -> int:
+    return sum(int(np.prod(shape)) for shape in shapes.values())
+
+
+def _head_shapes(ready: Prepared) -> dict[str, list[int]]:
+    classes = len(ready.images.classes)
+    return {"head.weight": [classes, ready.backbone.features], "head.bias": [classes]}
+
+
+def _trainable(config: Config, ready: Prepared) -> dict[str, list[int]]:
+    """Shapes of the parameters that are trained for each head."""
+    norms = batchnorm.state_of(ready.backbone, batchnorm.AFFINE) if config.tune == "head+bn" else {}
+    return {**_head_shapes(ready), **{f"backbone.{key}": list(tensor.shape) for key, tensor in norms.items()}}
 
 
 def wanted(config: Config, loaded: images.ImageSet) -> dict[Blur, Int64[np.ndarray, " images"]]:
@@ -203,21 +222,23 @@ def _fit_features(
 
 def _train_on_images(config: Config, ready: Prepared) -> tuple[heads.Trained, features.Extraction]:
     """Heads trained on image batches; nothing is stored."""
-    from blurtrain import minibatch  # imports albumentations, which takes seconds
+    from blurtrain import minibatch, tuning  # import albumentations, which takes seconds
 
     loaded = ready.images
     inputs = sha256(repr(sorted(inputs_of(config, ready).items())), ready.backbone.fingerprint())
-    trained = minibatch.fit(
+    fit = tuning.fit if config.tune == "head+bn" else partial(minibatch.fit, engine=ready.engine)
+    trained = fit(
         config.minibatch,
         ready.backbone,
-        ready.engine,
-        loaded,
-        config.train_views,
-        images.folds(loaded, config.head.folds) if len(loaded.validation) == 0 else None,
+        images=loaded,
+        views=config.train_views,
+        folds=images.folds(loaded, config.head.folds) if len(loaded.validation) == 0 else None,
         batch_size=config.batch_size,
         checkpoint=config.run_folder / f"{CHECKPOINT}{inputs[:16]}.ckpt",
     )
-    return trained, features.Extraction(0, trained.forward_passes + len(loaded.test) * len(config.test_views))
+    networks = 1 if trained.refit.norms is None else len(_joined(trained).bias)
+    tested = networks * len(loaded.test) * len(config.test_views)
+    return trained, features.Extraction(0, trained.forward_passes + tested)
 
 
 def _masks(
@@ -235,11 +256,8 @@ def _masks(
 def _sweep(config: Config, ready: Prepared, trained: heads.Trained) -> list[sweep.SweepRow]:
     """Write predictions of all heads on all views, and the metrics made from them."""
     loaded, folder = ready.images, config.run_folder
-    sets = [(trained.folds, trained.refit), *([trained.equal_epochs] if trained.equal_epochs else [])]
-    parts = [part for pair in sets for part in pair]
-    joined = heads.Heads(np.concatenate([p.weights for p in parts]), np.concatenate([p.bias for p in parts]))
-    path = folder / sweep.PREDICTIONS
-    with _test_features(config, ready) as features_of:
+    joined, path = _joined(trained), folder / sweep.PREDICTIONS
+    with _test_features(config, ready, joined) as features_of:
         sweep.write_predictions(
             path,
             ids=loaded.ids[loaded.test],
@@ -255,11 +273,16 @@ def _sweep(config: Config, ready: Prepared, trained: heads.Trained) -> list[swee
     return rows
 
 
+def _joined(trained: heads.Trained) -> heads.Heads:
+    """All heads that are tested, in the order of their names."""
+    return heads.joined([trained.folds, trained.refit, *(trained.equal_epochs or ())])
+
+
 _FeaturesOf = Callable[[Blur, Int64[np.ndarray, " images"]], Float32[np.ndarray, "images features"]]
 
 
 @contextmanager
-def _test_features(config: Config, ready: Prepared) -> Iterator[_FeaturesOf]:
+def _test_features(config: Config, ready: Prepared, joined: heads.Heads) -> Iterator[_FeaturesOf]:
     """Features of test images: read where they are stored, else computed."""
     loaded = ready.images
     if ready.store is not None:
@@ -268,19 +291,27 @@ def _test_features(config: Config, ready: Prepared) -> Iterator[_FeaturesOf]:
             lambda view, positions: tables[view].read(loaded.ids[positions], "features").astype(np.float32, copy=False)
         )
         return
+    engine = ready.engine
+    if joined.norms is not None:
+        from blurtrain import tuning
+
+        engine = tuning.SideBySide(ready.backbone, joined)
     with progress("running the backbone", len(loaded.test) * len(config.test_views), "view") as bar:
-        yield lambda view, positions: features.compute(loaded, positions, view, ready.engine, config.batch_size, bar)
+        yield lambda view, positions: features.compute(loaded, positions, view, engine, config.batch_size, bar)
 
 
 def _save_heads(folder: Path, suffix: str, folds: heads.Heads, refit: heads.Heads) -> None:
     """The refitted head as one layer, the folds' heads stacked."""
     _save(folder / f"head{suffix}.safetensors", {"weight": refit.weights[0], "bias": refit.bias[0]})
     _save(folder / f"heads-folds{suffix}.safetensors", {"weight": folds.weights, "bias": folds.bias})
+    if refit.norms is not None and folds.norms is not None:
+        _save(folder / f"batchnorm{suffix}.safetensors", {key: norm[0] for key, norm in refit.norms.items()})
+        _save(folder / f"batchnorm-folds{suffix}.safetensors", folds.norms)
 
 
 def _save(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     with whole_file(path) as temporary:
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
+        save_file({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, temporary)
 
 
 def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows: list[sweep.SweepRow]) -> None:
@@ -303,7 +334,7 @@ def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows:
 def _result(config: Config, ready: Prepared, trained: heads.Trained) -> dict[str, Any]:
     """The contents of run.json."""
     loaded, backbone = ready.images, ready.backbone
-    shapes = {"head.weight": list(trained.refit.weights[0].shape), "head.bias": list(trained.refit.bias[0].shape)}
+    changed, shapes = batchnorm.applied(backbone, trained.refit.state(0)), _trainable(config, ready)
     return {
         "arm": config.arm,
         "classes": list(loaded.classes),
@@ -313,12 +344,12 @@ def _result(config: Config, ready: Prepared, trained: heads.Trained) -> dict[str
         "backbone": {
             "name": backbone.name,
             "fingerprint": ready.fingerprint,
-            **({"adapted": backbone.fingerprint()} if config.bn == "adapt" else {}),
+            **({"adapted": changed.fingerprint()} if config.changes_backbone else {}),
             "preprocessing": plain(backbone.preprocessing),
             "features": backbone.features,
         },
         "copies": [view.name for view in config.train_views[1:]],
-        "trainable": {"names": shapes, "parameters": sum(int(np.prod(shape)) for shape in shapes.values())},
+        "trainable": {"names": shapes, "parameters": _count(shapes)},
         "head": trained.summary,
         "engine": ready.engine.name,
         "inputs": inputs_of(config, ready),

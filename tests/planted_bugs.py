@@ -845,6 +845,39 @@ BUGS = (
         "test_adaptation.py::test_nothing_but_statistics_changes",
         "an adapted network reads the features and the export of the one that was imported",
     ),
+    # tuning
+    Bug(
+        "networks trained on their own fold",
+        "tuning",
+        "rest[0] != network - 1 if",
+        "rest[0] != network if",
+        "test_tuning.py::test_no_network_sees_the_images_of_its_own_fold",
+        "heads are validated on what their networks were trained on",
+    ),
+    Bug(
+        "batch norms that learn in eval mode",
+        "tuning",
+        "layer.train(mode)",
+        "layer.train(False)",
+        "test_tuning.py::test_networks_are_those_of_the_same_training_by_hand",
+        "their statistics stay those that were imported",
+    ),
+    Bug(
+        "snapshot with the last statistics",
+        "tuning",
+        "(*AFFINE, *STATISTICS)) for backbone in",
+        "AFFINE) for backbone in",
+        "test_tuning.py::test_predictions_of_each_head_come_from_its_own_network",
+        "weights of one step are used with the statistics that were imported",
+    ),
+    Bug(
+        "one network for all folds",
+        "tuning",
+        "applied(backbone, heads.state(head))",
+        "applied(backbone, heads.state(0))",
+        "test_tuning.py::test_predictions_of_each_head_come_from_its_own_network",
+        "heads are tested on the network of another fold",
+    ),
     # classifier, batches and mini-batches
     Bug(
         "folds' heads trained on their own fold",

@@ -389,7 +389,7 @@ def test_a_network_without_batch_norms_is_refused_before_images_are_read(name: s
     other = replace(config, backbone=BackboneConfig(name=name, weights="none"))
     with pytest.raises(BackboneError) as caught:
         training.prepare(other)
-    assert str(caught.value) == f"{name} has no batch norms that bn adapt could adapt: give bn frozen"
+    assert str(caught.value) == f"{name} has no batch norms that bn adapt could change: give bn frozen"
 
 
 @pytest.mark.usefixtures("no_images")

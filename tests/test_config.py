@@ -66,7 +66,11 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (HeadConfig, {"tolerance": 0.1}, "head.tolerance must be from 1e-10 to 0.01, got 0.1"),
     (Config, {"batch_size": 0}, "batch_size must be from 1 to 4096, got 0"),
     (Config, {"batch_size": 5000}, "batch_size must be from 1 to 4096, got 5000"),
-    (Config, {"batch_size": 1, "bn": "adapt"}, "batch_size must be from 2 to 4096 where bn is adapt, got 1"),
+    (
+        Config,
+        {"batch_size": 1, "bn": "adapt"},
+        "batch_size must be from 2 to 4096 where statistics are taken of batches, got 1",
+    ),
     (Config, {"name": "a/b"}, "name must be a file name without slashes and control characters, got 'a/b'"),
     (Config, {"name": ".."}, "name must be a file name without slashes and control characters, got '..'"),
     *(

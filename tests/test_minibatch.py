@@ -169,17 +169,19 @@ def test_each_head_is_judged_by_the_rows_that_it_was_not_trained_on() -> None:
     assert minibatch._evaluate(classifier, held) == pytest.approx((np.mean(losses), np.mean(accuracies)), rel=1e-5)
 
 
-def test_the_best_heads_of_each_budget_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    classifier, held = random_heads(folds=2), held_out(8, folds=2)
+def test_the_best_heads_of_each_budget_are_kept() -> None:
+    classifier, losses = random_heads(folds=2), {2: 0.9, 4: 0.6, 6: 0.7, 8: 0.5, 10: 0.3, 12: 0.4}
+    judged = iter(losses.values())
     with progress("training heads", 0) as bar:
-        snapshots = minibatch._Snapshots(held, interval=2, equal=6, total=12, bar=bar)
-    for step, loss in {2: 0.9, 4: 0.6, 6: 0.7, 8: 0.5, 10: 0.3, 12: 0.4}.items():
+        snapshots = minibatch.Snapshots(
+            lambda _: (next(judged), 0.0), minibatch.heads_of, interval=2, equal=6, total=12, bar=bar
+        )
+    for step in losses:
         with torch.no_grad():
             for head in (classifier.head, *classifier.fold_heads):
                 head.bias.fill_(step)  # shows from which step a head is
-        monkeypatch.setattr(minibatch, "_evaluate", lambda *_, loss=loss: (loss, 0.0))
-        snapshots._compare(classifier, step, 0.0)
-    result = minibatch._result(snapshots, has_copies=True, held=8)
+        snapshots.compare(classifier, step, 0.0)
+    result = minibatch.result(snapshots, has_copies=True, forward_passes=8)
     assert result.equal_epochs is not None
     for (folds, refit), step in (((result.folds, result.refit), 4), (result.equal_epochs, 10)):
         assert (folds.bias.shape, refit.bias.shape) == ((2, 4), (1, 4))

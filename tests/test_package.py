@@ -40,7 +40,8 @@ LADDER = [
     *("decoding", "glyphs", "sources", "splits", "reduction", "reading", "images"),
     *("glyphnet", "cutting", "weights", "backbones", "catalogue", "batchnorm"),
     *("engines", "features", "adaptation", "heads", "fitting"),
-    *("runs", "classifier", "transforms", "batches", "minibatch", "sweep", "comparison", "report", "tensorboard"),
+    *("runs", "classifier", "transforms", "batches", "minibatch", "tuning"),
+    *("sweep", "comparison", "report", "tensorboard"),
     *("training", "forecast", "experiment", "previews", "pretrain", "cli"),
 ]
 OUTSIDE = ["__init__", "__main__"]  # names for users: they stand on top
