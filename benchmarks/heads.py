@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from timing import ratio, rounds, spread, table, write
 from torch.nn import functional as F
 
-from blurtrain import features, fitting, training
+from blurtrain import features, fitting, preparation
 from blurtrain.chatter import silence
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, HeadConfig
 from blurtrain.fitting import Fit
@@ -94,14 +94,14 @@ def bare(data: Data, training_rows: np.ndarray) -> None:
         solver.step(loss)
 
 
-def stored(config: Config, ready: training.Prepared) -> Data:
+def stored(config: Config, ready: preparation.Prepared) -> Data:
     """The rows of an arm."""
     assert ready.store is not None
     loaded, copies = ready.images, len(config.train_views)
     wanted = dict.fromkeys(config.train_views, loaded.train)
     features.extract(loaded, wanted, ready.engine, ready.store, 32)
     rows = np.concatenate([ready.store.read(view, loaded, loaded.train) for view in config.train_views])
-    masks = (np.tile(mask, copies) for mask in training.masks(config, loaded))
+    masks = (np.tile(mask, copies) for mask in preparation.masks(config, loaded))
     return Data(rows, np.tile(loaded.labels[loaded.train], copies), *masks)
 
 
@@ -157,7 +157,7 @@ def main() -> None:
         for name, config in {"digits": digits, words.name: photos}.items():
             if name != "digits" and words.root is None:
                 continue
-            ready = training.prepare(config)
+            ready = preparation.prepare(config)
             for arm in (config.baseline(), config):
                 rows.append(row(f"{name}, {arm.arm}", stored(arm, ready), words.repeats))
     text = table(HEAD, rows)

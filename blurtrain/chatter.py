@@ -19,6 +19,8 @@ _WARNED = (
     r"Checkpoint directory .* exists and is not empty",
     # The backbone always is: that is what freezing means.
     r"Found \d+ module\(s\) in eval mode at the start of training",
+    # Snapshots are compared on held-out images by a callback.
+    r"You passed in a `val_dataloader` but have no `validation_step`",
     # Features are one batch in memory: there is nothing for a worker to do.
     r"The 'train_dataloader' does not have many workers",
 )

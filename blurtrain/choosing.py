@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from blurtrain import controls, features, imagenet_c, inference, splits, training
+from blurtrain import controls, features, imagenet_c, inference, preparation, splits, training
 from blurtrain.config import Config
 from blurtrain.differences import accuracy_of, difference
 from blurtrain.errors import ConfigError
@@ -94,12 +94,12 @@ class Recommendation:
     found: dict[str, JsonValue]
 
 
-def recommend(config: Config, ready: training.Prepared) -> Recommendation:
+def recommend(config: Config, ready: preparation.Prepared) -> Recommendation:
     """Choose copies.
 
     Args:
         config: Its sweep says what is to be helped against; its own copies are one of the sets that are tried.
-        ready: What `blurtrain.training.prepare` gave.
+        ready: What `blurtrain.preparation.prepare` gave.
 
     Raises:
         ConfigError: If the sweep has no heavy view, or no slight blur of its families is allowed.
@@ -135,7 +135,7 @@ def recommend(config: Config, ready: training.Prepared) -> Recommendation:
     return Recommendation(chosen, _result(config, path, tried, units, chooses, aims))
 
 
-def _extract(config: Config, ready: training.Prepared, copies: Sequence[Blur], aims: Sequence[Blur]) -> None:
+def _extract(config: Config, ready: preparation.Prepared, copies: Sequence[Blur], aims: Sequence[Blur]) -> None:
     """Training and validation images alone, in every view that they are fitted or judged in."""
     assert ready.store is not None
     positions = _positions(ready)
@@ -143,31 +143,31 @@ def _extract(config: Config, ready: training.Prepared, copies: Sequence[Blur], a
     features.extract(ready.images, wanted, ready.engine, ready.store, config.batch_size)
 
 
-def _positions(ready: training.Prepared) -> Int64[np.ndarray, " images"]:
+def _positions(ready: preparation.Prepared) -> Int64[np.ndarray, " images"]:
     return np.concatenate([ready.images.train, ready.images.validation])
 
 
-def _judged(ready: training.Prepared) -> Int64[np.ndarray, " images"]:
+def _judged(ready: preparation.Prepared) -> Int64[np.ndarray, " images"]:
     """Images that heads are judged on: the validation split where one is given, else every training image."""
     return ready.images.validation if len(ready.images.validation) else ready.images.train
 
 
-def _units(ready: training.Prepared) -> np.ndarray:
+def _units(ready: preparation.Prepared) -> np.ndarray:
     return np.array(ready.images.group_names(_judged(ready)))
 
 
-def _half(ready: training.Prepared) -> Bool[np.ndarray, " images"]:
+def _half(ready: preparation.Prepared) -> Bool[np.ndarray, " images"]:
     """The images that choose: a half of every class by content, no unit divided."""
     loaded, judged = ready.images, _judged(ready)
     return np.asarray(splits.deal(loaded.ids[judged], loaded.labels[judged], loaded.groups[judged], 2) == 0)
 
 
-def _try(config: Config, copies: tuple[Blur, ...], aims: Sequence[Blur], ready: training.Prepared) -> Tried:
+def _try(config: Config, copies: tuple[Blur, ...], aims: Sequence[Blur], ready: preparation.Prepared) -> Tried:
     """Fit one set of copies, and judge every image by the head that was not fitted on it."""
     assert ready.store is not None
     arm = replace(config, copies=controls.grids_of(copies), duplicated=False)
     heads = training.fit_stored(arm, ready).folds
-    _, validation = training.masks(config, ready.images)
+    _, validation = preparation.masks(config, ready.images)
     positions = _positions(ready)
     judge = validation.argmax(0)[np.isin(positions, _judged(ready))]
     labels, ids = ready.images.labels[_judged(ready)], ready.images.ids[_judged(ready)]

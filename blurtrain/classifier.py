@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from blurtrain import batchnorm
 from blurtrain.backbones import FrozenBackbone, load, read_weights
 from blurtrain.runs import load_run
 
@@ -64,8 +65,8 @@ class BlurClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = _zero_head(backbone.features, classes)
-        self.fold_heads = nn.ModuleList(_zero_head(backbone.features, classes) for _ in range(folds))
+        self.head = zero_head(backbone.features, classes)
+        self.fold_heads = nn.ModuleList(zero_head(backbone.features, classes) for _ in range(folds))
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.metrics = nn.ModuleDict(
@@ -83,7 +84,7 @@ class BlurClassifier(LightningModule):
 
     @classmethod
     def from_run(cls, folder: Path) -> "BlurClassifier":
-        """The classifier of a finished run: its backbone and its refitted head.
+        """The classifier of a finished run: its backbone, with its own batch norms where it has some, and its refit.
 
         Raises:
             RunError: If the folder holds no finished run.
@@ -92,6 +93,8 @@ class BlurClassifier(LightningModule):
         run = load_run(folder)
         backbone = load(run.config.backbone)
         run.require_backbone(backbone.fingerprint())
+        if run.config.changes_backbone:
+            backbone = batchnorm.applied(backbone, read_weights(run.file(batchnorm.FILE)))
         classifier = cls(backbone, len(run.classes))
         classifier.head.load_state_dict(read_weights(run.file("head.safetensors")))
         return classifier
@@ -145,7 +148,8 @@ class BlurClassifier(LightningModule):
         self.log(f"{stage}/nll", nll, on_step=False, on_epoch=True, batch_size=len(labels))
 
 
-def _zero_head(features: int, classes: int) -> nn.Linear:
+def zero_head(features: int, classes: int) -> nn.Linear:
+    """A head that knows nothing yet."""
     head = nn.Linear(features, classes)
     nn.init.zeros_(head.weight)  # a convex problem needs no random start
     nn.init.zeros_(head.bias)

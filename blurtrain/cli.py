@@ -24,7 +24,7 @@ MOST_CHARACTERS = 1000  # of an error: a wrong value may be as long as it likes
 
 COMMANDS = {
     "train": "train and evaluate one arm",
-    "compare": "train a config's baseline and augmented arm where missing, and compare them; or compare runs",
+    "compare": "train a config's arm and its baseline where missing, and compare them; or compare runs",
     "evidence": "compare a config's copies with controls, other families, numbers and strengths of copies",
     "recommend": "choose copies on the validation images alone, and write the config that has them",
     "preview": "draw some training images as the network sees them, through the config's copies and sweep",

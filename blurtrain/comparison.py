@@ -54,7 +54,12 @@ class Arms:
 def open_arms(folders: Sequence[Path]) -> Arms:
     """Read finished runs and check that they can be compared.
 
-    The reference is the arm without copies, or the first where every arm has some.
+    The reference is the plain baseline, or what comes nearest: an arm without copies before one with some, and a
+    network as it was imported before one with other batch norms. Such an arm has the same images, folds and imported
+    network as its baseline, so it may be compared with it: the changed network is what the arm is about. But heads that
+    were trained together with batch norms took AdamW's steps on images, as all heads do where ``cache`` is false, and
+    are compared with such heads alone: beside a convex head, which has no budget of steps, a difference could as well
+    be the solver's.
 
     Raises:
         RunError: If a run is not finished, or the runs differ in test images or views.
@@ -76,7 +81,7 @@ def open_arms(folders: Sequence[Path]) -> Arms:
                 "compare runs of one way"
             )
         run.require_inputs(first.result.get("inputs", {}))
-    loaded.sort(key=lambda run: bool(run.config.copies))  # stable: the arm without copies comes first
+    loaded.sort(key=lambda run: (bool(run.config.copies), run.config.changes_backbone))  # stable
     named: dict[str, runs.Run] = {}
     for run in loaded:
         names = (run.config.arm, run.folder.name, str(run.folder))  # the first that no other run has

@@ -184,6 +184,10 @@ class Config:
         sweep: Blurs of the test split.
         extra_tests: Really blurred photographs to test on beside them: folders FOLDER/CLASS/* by a name of yours.
         head: The retrained head.
+        bn: Whether the statistics of the network's batch norms stay frozen, or adapt: before anything else they are
+            re-estimated on the arm's own training views. No weight changes.
+        tune: What is trained: the head alone, or the batch norms with it, their weights and statistics, each head with
+            a network of its own; this needs ``cache`` false.
         minibatch: How the head is trained where ``cache`` is false.
         engine: What runs the frozen backbone; auto is ONNX Runtime on a CPU and torch on a GPU.
         precision: How features are stored; float16 takes half the space, and no head was seen to lose by it.
@@ -204,6 +208,8 @@ class Config:
     extra_tests: dict[str, str] = field(default_factory=dict, hash=False)
     head: HeadConfig = field(default_factory=HeadConfig)
     minibatch: MinibatchConfig = field(default_factory=MinibatchConfig)
+    bn: Literal["frozen", "adapt"] = "frozen"
+    tune: Literal["head", "head+bn"] = "head"
     engine: Literal["auto", "onnxruntime", "torch"] = "auto"
     precision: Literal["float32", "float16"] = "float32"
     batch_size: int = 32
@@ -213,6 +219,10 @@ class Config:
 
     def __post_init__(self) -> None:
         require(1 <= self.batch_size <= 4096, "batch_size", "from 1 to 4096", self.batch_size)
+        has_variance = not self.changes_backbone or self.batch_size > 1
+        require(has_variance, "batch_size", "from 2 to 4096 where statistics are taken of batches", self.batch_size)
+        once = self.bn == "frozen" or self.tune == "head"
+        require(once, "bn", "frozen where tune is head+bn, which trains the statistics, too", self.bn)
         if self.name is not None:
             is_name = self.name.strip(". ") != "" and not set(self.name) & set("/\\") and self.name.isprintable()
             require(is_name, "name", "a file name without slashes and control characters", self.name)
@@ -231,6 +241,8 @@ class Config:
             require(is_path(folder), f"extra_tests.{name}", "a folder", folder)
         is_folder = isinstance(self.cache, Path) and is_path(str(self.cache)) and str(self.cache).lower() not in _SWITCH
         require(self.cache is False or is_folder, "cache", "a folder or false", str(self.cache))
+        fresh = self.cache is False or self.tune == "head"
+        require(fresh, "cache", "false where tune is head+bn, whose features change with every step", str(self.cache))
         fits = self.cache is not False or self.engine != "onnxruntime"
         require(fits, "engine", "auto or torch where cache is false, because training runs in torch", self.engine)
         require(len(self.test_views) > 1, "sweep", "at least one blur with a strength above 0", list(self.sweep))
@@ -254,8 +266,17 @@ class Config:
 
     @property
     def arm(self) -> str:
-        """``augmented`` where there are copies, ``duplicated`` where clean images stand for them, else ``baseline``."""
-        return ("duplicated" if self.duplicated else "augmented") if self.copies else "baseline"
+        """``augmented`` where there are copies, ``duplicated`` where clean images stand for them, else ``baseline``.
+
+        Then what else is not as in the baseline.
+        """
+        name = ("duplicated" if self.duplicated else "augmented") if self.copies else "baseline"
+        return name + "-bn-adapt" * (self.bn == "adapt") + "-head+bn" * (self.tune == "head+bn")
+
+    @property
+    def changes_backbone(self) -> bool:
+        """Whether the batch norms become others than those that were imported."""
+        return self.bn == "adapt" or self.tune == "head+bn"
 
     @property
     def experiment(self) -> str:
@@ -269,8 +290,9 @@ class Config:
 
     @property
     def comparison_folder(self) -> Path:
-        """Where this experiment's comparison lies."""
-        return self.runs / f"compare-{self.experiment}"
+        """Where the comparison of this arm with its baseline lies."""
+        suffix = "" if self.arm in ("augmented", "baseline") else f"-{self.arm}"
+        return self.runs / f"compare-{self.experiment}{suffix}"
 
     def _expand(self, grids: Iterable[BlurGrid]) -> tuple[Blur, ...]:
         """The distinct blurs of several grids, in order."""
@@ -281,8 +303,8 @@ class Config:
         return self.runs / f"{kind}-{self.experiment}"
 
     def baseline(self) -> "Config":
-        """The same config without copies."""
-        return replace(self, copies=(), duplicated=False)
+        """The same config without copies, on the network as it was imported, with the head alone trained."""
+        return replace(self, copies=(), duplicated=False, bn="frozen", tune="head")
 
     def resolved(self) -> "Config":
         """The same with absolute paths, so that a stored config means the same wherever it is read."""
@@ -304,8 +326,9 @@ class Config:
         """What decides the result: all but names, places and what does not matter, as plain YAML values."""
         values = {key: value for key, value in plain(self.resolved()).items() if key not in _NOT_IDENTITY}
         values["cache"] = self.cache is not False
-        if self.cache is False:
+        if self.cache is False or self.bn == "adapt":
             values["batch_size"] = self.batch_size
+        if self.cache is False:
             del values["minibatch"]["workers"], values["head"]["l2"], values["head"]["tolerance"], values["precision"]
         else:
             del values["minibatch"]

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64, Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from blurtrain import features, imagenet_c, training
+from blurtrain import features, imagenet_c, preparation, training
 from blurtrain.config import Config
 from blurtrain.differences import accuracy_of, adjust, difference
 from blurtrain.errors import ConfigError
@@ -70,11 +70,13 @@ def check(config: Config) -> None:
 
 
 def require_store(config: Config, command: str) -> None:
-    """Refuse a config whose features are not stored.
+    """Refuse a config whose arms do not share stored features.
 
     Raises:
-        ConfigError: If ``cache`` is false.
+        ConfigError: If ``cache`` is false, or ``bn`` adapts the backbone to each arm.
     """
+    if config.bn != "frozen":
+        raise ConfigError(f"bn must be frozen for {command}, whose arms share one backbone, got {config.bn!r}")
     if config.cache is False:
         raise ConfigError(f"cache must be a folder for {command}, which compares arms on stored features, got False")
 
@@ -172,12 +174,12 @@ class Fitted:
     l2: float
 
 
-def fit_all(arms: Sequence[Arm], ready: training.Prepared, folder: Path) -> list[Fitted]:
+def fit_all(arms: Sequence[Arm], ready: preparation.Prepared, folder: Path) -> list[Fitted]:
     """Fit every arm on stored features; arms of the same training views share their heads.
 
     Args:
         arms: Whose features are all stored.
-        ready: What `blurtrain.training.prepare` gave.
+        ready: What `blurtrain.preparation.prepare` gave.
         folder: Where heads are kept, so that a killed job need not fit them again.
 
     Raises:
@@ -185,7 +187,7 @@ def fit_all(arms: Sequence[Arm], ready: training.Prepared, folder: Path) -> list
     """
     fitted = []
     for arm in arms:
-        inputs = training.inputs_of(arm.config, ready)
+        inputs = preparation.inputs_of(arm.config, ready)
         key = sha256(repr((arm.config.train_views, arm.config.head, sorted(inputs.items()), VERSION)))
         path = folder / f"{key[:16]}.safetensors"
         kept = _kept(path, key)
@@ -215,12 +217,12 @@ def _sum(heads: Heads) -> str:
     return sha256(heads.weights.tobytes(), heads.bias.tobytes())
 
 
-def gather(config: Config, ready: training.Prepared, heads: Path) -> dict[str, JsonValue]:
+def gather(config: Config, ready: preparation.Prepared, heads: Path) -> dict[str, JsonValue]:
     """Extract what is missing, fit all arms, and compare each with the baseline on every view.
 
     Args:
         config: With copies.
-        ready: What `blurtrain.training.prepare` gave.
+        ready: What `blurtrain.preparation.prepare` gave.
         heads: Folder of the fitted heads.
 
     Returns:
@@ -232,7 +234,7 @@ def gather(config: Config, ready: training.Prepared, heads: Path) -> dict[str, J
     assert ready.store is not None
     loaded, side = ready.images, ready.backbone.preprocessing.geometry.crop
     arms = arms_of(config, side)
-    wanted = training.wanted_by([arm.config for arm in arms], loaded)
+    wanted = preparation.wanted_by([arm.config for arm in arms], loaded)
     extraction = features.extract(loaded, wanted, ready.engine, ready.store, config.batch_size)
     fitted = fit_all(arms, ready, heads)
     units = np.array(loaded.group_names(loaded.test))
@@ -291,7 +293,7 @@ def gather(config: Config, ready: training.Prepared, heads: Path) -> dict[str, J
 Correct = Float64[np.ndarray, "heads images"]
 
 
-def correct_in(fitted: Sequence[Fitted], view: Blur, ready: training.Prepared) -> list[Correct]:
+def correct_in(fitted: Sequence[Fitted], view: Blur, ready: preparation.Prepared) -> list[Correct]:
     """Whether each head of each arm is right on each test image."""
     assert ready.store is not None
     loaded, table = ready.images, ready.store.table(view)
@@ -314,7 +316,7 @@ def right(heads: Heads, rows: np.ndarray, labels: Int64[np.ndarray, " rows"]) ->
     return np.asarray(heads.logits(rows).argmax(-1) == labels)
 
 
-def mean_correct(fitted: Sequence[Fitted], views: Sequence[Blur], ready: training.Prepared) -> list[Correct]:
+def mean_correct(fitted: Sequence[Fitted], views: Sequence[Blur], ready: preparation.Prepared) -> list[Correct]:
     """The mean over views of each head's correctness on each image."""
     totals: list[Correct] = []
     for view in views:

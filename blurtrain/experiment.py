@@ -12,7 +12,7 @@ from blurtrain.locks import held
 from blurtrain.progress import say
 
 if TYPE_CHECKING:
-    from blurtrain import training
+    from blurtrain import preparation
 
 PICTURE = "figures/accuracy.png"
 
@@ -29,13 +29,12 @@ def train(config: Config) -> Path:
     if runs.is_finished(config):
         say(f"{config.run_folder} is finished already; --name gives another run")
         return config.run_folder
-    from blurtrain import training  # imports torch, which a finished run does not need
 
-    _train_alone(config, training.prepare(config))
+    _train_alone(config, preparation.prepare(config))
     return config.run_folder
 
 
-def _train_alone(config: Config, prepared: "training.Prepared") -> None:
+def _train_alone(config: Config, prepared: "preparation.Prepared") -> None:
     """Train an arm unless another process has trained it while this one waited."""
     from blurtrain import training
 
@@ -54,17 +53,15 @@ def compare(config: Config) -> Path:
         ConfigError: If the config has no copies.
         BlurtrainError: As `train`.
     """
-    if not config.copies:
+    if config == config.baseline():
         raise ConfigError("copies is empty, so this config is the baseline itself: give copies, or two run folders")
     arms = [config.baseline(), config]
     unfinished = [arm for arm in arms if not runs.is_finished(arm)]
     if unfinished:
-        from blurtrain import training  # imports torch, which finished runs do not need
-
-        prepared = training.prepare(config)
+        prepared = preparation.prepare(config)
         for arm in arms:
             if arm not in unfinished:  # told before the other arm is trained
-                runs.load_run(arm.run_folder).require_inputs(training.inputs_of(arm, prepared))
+                runs.load_run(arm.run_folder).require_inputs(preparation.inputs_of(arm, prepared))
         for arm in unfinished:
             _train_alone(arm, prepared)
     return compare_runs([arm.run_folder for arm in arms], config.comparison_folder)
@@ -83,10 +80,10 @@ def evidence(config: Config) -> Path:
     if runs.is_finished(config, folder, made):
         say(f"{folder} is finished already")
         return folder
-    from blurtrain import controls, exhibits, sensitivity, training  # torch, which finished evidence does not need
+    from blurtrain import controls, exhibits, sensitivity  # torch, which finished evidence does not need
 
     controls.check(config)
-    ready = training.prepare(config)
+    ready = preparation.prepare(config)
     with held(runs.lock(folder), f"making {folder}"):
         if not runs.is_finished(config, folder, made):
             runs.begin(config, folder)
@@ -112,10 +109,10 @@ def recommend(config: Config, out: Path) -> dict[str, Any]:
     Raises:
         BlurtrainError: As `train`.
     """
-    from blurtrain import choosing, controls, training
+    from blurtrain import choosing, controls
 
     controls.require_store(config, "recommend")
-    chosen = choosing.recommend(config, training.prepare(config))
+    chosen = choosing.recommend(config, preparation.prepare(config))
     write_text(out, runs.dump_config(chosen.config))
     write_json(out.with_suffix(".json"), chosen.found)
     return chosen.found

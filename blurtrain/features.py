@@ -64,14 +64,12 @@ class FeatureStore:
             "backbone": self.backbone,
             "fingerprint": self.fingerprint,
             "geometry": self.geometry,
-            "decoder": f"{DECODER_VERSION}, pillow {PIL.__version__}",
+            "decoder": decoder(),
             "engine": self.engine,
             "precision": self.precision,
-            "libraries": f"torch {torch.__version__}, torchvision {torchvision.__version__}, "
-            f"opencv {cv2.__version__}, scipy {scipy.__version__}",
+            "libraries": libraries(),
             "view": view.name,
-            "blur": [view.family, view.strength, view.angle, view.border, BLUR_VERSION, *filter(None, [content(view)])]
-            + ["severity", IMAGENET_C_VERSION, view.seed] * view.severity,
+            "blur": made_as(view),
         }
         group = f"{self.backbone}-{self.fingerprint[:8]}"
         return Table(self.cache / "features" / group / f"{view.slug}-{sha256(repr(key))[:8]}", key)
@@ -99,6 +97,25 @@ class FeatureStore:
         if not np.isfinite(rounded).all():
             raise BackboneError(f"the backbone gives values of {np.abs(features).max():.0f}: give precision float32")
         return rounded
+
+
+def decoder() -> str:
+    """What decoded pixels depend on besides the image and the geometry."""
+    return f"{DECODER_VERSION}, pillow {PIL.__version__}"
+
+
+def libraries() -> str:
+    """What features depend on besides what is stated."""
+    return (
+        f"torch {torch.__version__}, torchvision {torchvision.__version__}, "
+        f"opencv {cv2.__version__}, scipy {scipy.__version__}"
+    )
+
+
+def made_as(view: Blur) -> list[str | int | float | None]:
+    """Everything that the pixels of a view depend on besides the image."""
+    blur = [view.family, view.strength, view.angle, view.border, BLUR_VERSION, *filter(None, [content(view)])]
+    return blur + ["severity", IMAGENET_C_VERSION, view.seed] * view.severity
 
 
 def store_for(backbone: FrozenBackbone, engine: Engine, cache: Path, precision: str = "float32") -> FeatureStore:

@@ -15,7 +15,18 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
-from blurtrain import backbones, choosing, controls, engines, features, images, sensitivity, training
+from blurtrain import (
+    backbones,
+    batchnorm,
+    choosing,
+    controls,
+    engines,
+    features,
+    images,
+    needs,
+    preparation,
+    sensitivity,
+)
 from blurtrain.chatter import silence
 from blurtrain.config import Config
 from blurtrain.cores import cores
@@ -23,15 +34,15 @@ from blurtrain.engines import Engine
 from blurtrain.fitting import threads_for
 from blurtrain.heads import ConvexHeads, FeatureDataModule
 from blurtrain.images import ImageSet
+from blurtrain.needs import CRC, folds
 from blurtrain.progress import started
 from blurtrain.store import ID
-from blurtrain.views import CLEAN, Blur
+from blurtrain.views import Blur
 
 DECODING, RUNNING = 0.7, 1.2  # seconds of calibration
 SAMPLE = 256  # images at most that are decoded for it
 FIT_ROWS = 4096  # rows at most on which the fit is timed
 REFIT_STEPS, FOLD_STEPS = 11, 18  # of the solver for one penalty, on digits and photographs alike
-CRC = 4  # bytes of a checksum
 WRITING = 2.5e-6  # seconds for one prediction of one head: table, metrics and statistics
 JUDGING = 2e-6  # seconds for an image, a view and an arm: logits of five heads and their statistics
 AFTERWARDS = 0.45  # of the time that starting took: further imports, events and pictures
@@ -105,7 +116,7 @@ def of_evidence(config: Config) -> Forecast:
     """What `blurtrain.experiment.evidence` would do.
 
     Raises:
-        BlurtrainError: As `blurtrain.training.prepare`.
+        BlurtrainError: As `blurtrain.preparation.prepare`.
     """
     controls.check(config)
     side = backbones.load(config.backbone).preprocessing.geometry.crop
@@ -138,7 +149,7 @@ def of_recommendation(config: Config) -> Forecast:
     """What `blurtrain.experiment.recommend` would do at most: it stops where no further copy gains.
 
     Raises:
-        BlurtrainError: As `blurtrain.training.prepare`.
+        BlurtrainError: As `blurtrain.preparation.prepare`.
     """
     controls.require_store(config, "recommend")
     side = backbones.load(config.backbone).preprocessing.geometry.crop
@@ -159,11 +170,11 @@ def forecast(arms: Sequence[Config], fitted: Sequence[Blur] | None = None) -> Fo
         fitted: Views of the training and validation images, if these alone are wanted.
 
     Raises:
-        BlurtrainError: As `blurtrain.training.prepare`.
+        BlurtrainError: As `blurtrain.preparation.prepare`.
     """
     silence()
     config = arms[-1]
-    backbone = backbones.load(config.backbone)
+    backbone = batchnorm.imported(config)
     geometry = backbone.preprocessing.geometry
     survey = images.survey(config.data, geometry, config.cache, config.extra_tests)
     start = started()
@@ -176,29 +187,27 @@ def forecast(arms: Sequence[Config], fitted: Sequence[Blur] | None = None) -> Fo
         exporting = time.perf_counter()
         engine = engines.build(backbone, config.engine, config.cache if is_stored else Path(aside), sample[:8])
         exporting = time.perf_counter() - exporting
-        store = features.store_for(backbone, engine, config.cache, config.precision)
-        wanted = training.wanted_by(arms, survey.images)
-        if fitted is not None:
-            positions = np.concatenate([survey.images.train, survey.images.validation])
-            wanted = {view: positions for view in fitted}
-        absent = {view: features.missing(survey.images, some, store.table(view)) for view, some in wanted.items()}
-        running = _run(sampled, {view: len(some) for view, some in absent.items()}, engine, config.batch_size)
-    distinct = sum(len(np.unique(survey.images.ids[some])) for some in wanted.values())
-    passes = sum(map(len, absent.values()))
+        plans = needs.of_stored(arms, survey.images, backbone, engine, fitted)
+        running = sum(_run(sampled, plan.absent, engine, config.batch_size) for plan in plans)
+    adapting = needs.added(plan.adapting for plan in plans)
+    running += _run(sampled, adapting, engines.TorchEngine(backbone), config.batch_size)
+    distinct, computed = sum(plan.distinct for plan in plans), sum(sum(plan.absent.values()) for plan in plans)
+    passes = computed + sum(adapting.values())
     fits = [_fit(arm, survey.images, backbone.features) for arm in arms]
     rows = _numbers(sorted({rows for rows, _ in fits}))
-    heads = sum(len(arm.head.l2) for arm in arms) * (_folds(config, survey.images) + 1)
+    heads = sum(len(arm.head.l2) for arm in arms) * (folds(config, survey.images) + 1)
     steps = (
         Step("start", f"libraries, {backbone.name}, {len(survey.images.ids):,} files", start + exporting),
         Step("images", f"{len(survey.unread):,} to read", decoding * len(survey.unread)),
-        Step("backbone", f"{passes:,} forward passes, {distinct - passes:,} reused", running),
+        Step("backbone", f"{passes:,} forward passes, {distinct - computed:,} reused", running),
         Step("heads", f"{heads} on {rows} rows of {backbone.features} features", sum(seconds for _, seconds in fits)),
         Step("results", "predictions, tables, events, pictures", _results(arms, survey.images, start)),
     )
     pixel_row = 3 * geometry.crop**2 + 2 * ID.itemsize + 8 + 3 * CRC
     feature_row = np.dtype(config.precision).itemsize * backbone.features + ID.itemsize + CRC
-    stored = len(survey.unread) * pixel_row + passes * feature_row
-    return Forecast(steps, len(survey.unread), passes, distinct - passes, stored, len(survey.images.test))
+    statistics = sum(plan.statistics for plan in plans)
+    stored = len(survey.unread) * pixel_row + computed * feature_row + statistics
+    return Forecast(steps, len(survey.unread), passes, distinct - computed, stored, len(survey.images.test))
 
 
 def _numbers(values: Sequence[int]) -> str:
@@ -237,33 +246,29 @@ def _run(sampled: ImageSet, counts: dict[Blur, int], engine: Engine, batch_size:
     return total
 
 
-def _folds(config: Config, loaded: ImageSet) -> int:
-    return 1 if len(loaded.validation) else config.head.folds
-
-
 def _fit(arm: Config, loaded: ImageSet, width: int) -> tuple[int, float]:
     """Rows of an arm, and seconds of its fit, judged by a few steps on random rows."""
     rows = len(arm.train_views) * (len(loaded.train) + len(loaded.validation))
-    classes, folds = len(loaded.classes), _folds(arm, loaded)
+    classes, heads = len(loaded.classes), folds(arm, loaded)
     some = [rows] if rows <= FIT_ROWS else [FIT_ROWS // 4, FIT_ROWS]
-    with threads_for(rows * width * folds * classes):
-        taken = [_penalty(count, width, classes, folds) for count in some]
+    with threads_for(rows * width * heads * classes):
+        taken = [_penalty(count, width, classes, heads) for count in some]
     growth = 0.0 if len(some) == 1 else max(0.0, (taken[1] - taken[0]) / (some[1] - some[0]))
     return rows, len(arm.head.l2) * (taken[-1] + growth * (rows - some[-1]))
 
 
-def _penalty(rows: int, width: int, classes: int, folds: int) -> float:
+def _penalty(rows: int, width: int, classes: int, heads: int) -> float:
     """Seconds of all heads of one penalty, on so many rows."""
     generator = np.random.default_rng(0)
     random = generator.standard_normal((rows, width), np.float32)
-    labels, mask = generator.integers(classes, size=rows), np.ones((folds + 1, rows), bool)
+    labels, mask = generator.integers(classes, size=rows), np.ones((heads + 1, rows), bool)
     batch = FeatureDataModule(random, labels, mask, mask).batch
     module = ConvexHeads(batch, classes, (0.1,), 1e-9)
     start = time.perf_counter()
     curvature = module.curvature_at_refit(batch)
     curvature.inverse(0.1)
     seconds = 2 * (time.perf_counter() - start)  # there is another penalty to invert it with, too
-    for splits, steps in ((torch.tensor([folds]), REFIT_STEPS), (torch.arange(folds), FOLD_STEPS)):
+    for splits, steps in ((torch.tensor([heads]), REFIT_STEPS), (torch.arange(heads), FOLD_STEPS)):
         start = time.perf_counter()
         module.solve(batch, splits, 0.1, curvature, most=4)
         seconds += steps / 4 * (time.perf_counter() - start)
@@ -271,29 +276,24 @@ def _penalty(rows: int, width: int, classes: int, folds: int) -> float:
 
 
 def _results(arms: Sequence[Config], loaded: ImageSet, start: float) -> float:
-    heads = _folds(arms[-1], loaded) + 1
-    return AFTERWARDS * start + WRITING * len(arms) * heads * training.seen_once(arms[-1], loaded)
+    heads = folds(arms[-1], loaded) + 1
+    return AFTERWARDS * start + WRITING * len(arms) * heads * preparation.seen_once(arms[-1], loaded)
 
 
 def _on_images(
     arms: Sequence[Config], loaded: ImageSet, sampled: ImageSet, engine: Engine, decoding: float, start: float
 ) -> Forecast:
     """Where nothing is stored, every image is decoded, blurred and run anew in every epoch."""
-    counts: dict[Blur, int] = {}
-    for arm in arms:
-        often = arm.minibatch.epochs + 1  # and once more for the held-out images
-        for view in arm.train_views:
-            counts[view] = counts.get(view, 0) + often * (len(loaded.train) + len(loaded.validation))
-        for view in arm.test_views:
-            tested = loaded.tested if view == CLEAN else loaded.test
-            counts[view] = counts.get(view, 0) + len(tested)
-    passes = sum(counts.values())
-    seconds = _run(sampled, counts, engine, arms[-1].batch_size) + passes * decoding
+    wanted = needs.of_fresh(arms, loaded)
+    passes = needs.added(need.passes for need in wanted)
+    seconds = _run(sampled, needs.added(need.costs for need in wanted), engine, arms[-1].batch_size)
+    seconds += decoding * sum(need.decoded for need in wanted)
+    total = sum(passes.values())
     steps = (
         Step(
             "start", f"libraries, {len(loaded.ids):,} files named by their content", start + decoding * len(loaded.ids)
         ),
-        Step("training", f"{passes:,} images decoded, blurred and run; nothing is stored", seconds),
+        Step("training", f"{total:,} images decoded, blurred and run; nothing is stored", seconds),
         Step("results", "predictions, tables, events, pictures", _results(arms, loaded, start)),
     )
-    return Forecast(steps, 0, passes, 0, 0, len(loaded.test))
+    return Forecast(steps, 0, total, 0, 0, len(loaded.test))

@@ -7,7 +7,9 @@ an arm are taken at the same step, the refitted one too.
 """
 
 import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,16 @@ from blurtrain.batches import ImageDataModule
 from blurtrain.classifier import BlurClassifier, FoldBatch, ImageBatch
 from blurtrain.config import MinibatchConfig
 from blurtrain.engines import Engine
+from blurtrain.errors import ConfigError
 from blurtrain.features import compute
 from blurtrain.fitting import quiet_trainer, run
-from blurtrain.heads import Heads, Trained
+from blurtrain.heads import HELD_OUT, Heads, Trained
 from blurtrain.images import ImageSet
 from blurtrain.progress import Progress, progress, say
 from blurtrain.views import Blur
 
-HELD_OUT = 20_000  # rows on which snapshots are compared: 160 MB of 2048 features, and losses good to half a percent
+Evaluate = Callable[[LightningModule], tuple[float, float]]
+Copied = Callable[[LightningModule], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -70,25 +74,59 @@ def fit(
         DataError: If an image cannot be read any more.
     """
     held = _held_out(images, views, folds, engine, batch_size)
-    classifier = BlurClassifier(
-        backbone,
-        len(images.classes),
-        config.learning_rate,
-        config.weight_decay,
-        folds=0 if folds is None else int(folds.max()) + 1,
+    count = 0 if folds is None else int(folds.max()) + 1
+    classifier = BlurClassifier(backbone, len(images.classes), config.learning_rate, config.weight_decay, folds=count)
+    judged = partial(_evaluate, held=held)
+    snapshots = trained(
+        config, classifier, judged, heads_of, images, views, folds, batch_size=batch_size, checkpoint=checkpoint
     )
-    classifier.strict_loading = False  # checkpoints are without the backbone
+    return result(snapshots, len(views) > 1, snapshots.images + len(held.labels))
+
+
+def trained(
+    config: MinibatchConfig,
+    module: LightningModule,
+    evaluate: Evaluate,
+    copied: Copied,
+    images: ImageSet,
+    views: tuple[Blur, ...],
+    folds: Int64[np.ndarray, " train"] | None,
+    *,
+    batch_size: int,
+    checkpoint: Path,
+) -> "Snapshots":
+    """Train a module for as long as its config says, and keep the best of what it has been.
+
+    Args:
+        config: Epochs and so on.
+        module: Takes `FoldBatch` where there are folds, else `ImageBatch`, and logs ``train/nll``.
+        evaluate: Gives its loss and accuracy on held-out images.
+        copied: Gives what a snapshot keeps of it.
+        images: That are trained on.
+        views: The clean one and the arm's copies.
+        folds: Of the training images; none where a validation split is given.
+        batch_size: Images in a batch.
+        checkpoint: File from which an interrupted training goes on.
+
+    Raises:
+        ConfigError: If the training diverges.
+        DataError: If an image cannot be read any more.
+    """
+    module.strict_loading = False  # checkpoints are without what is frozen
     data = ImageDataModule(images, views, batch_size=batch_size, workers=config.workers, seed=config.seed, folds=folds)
     interval = -(-len(images.train) // batch_size)  # steps of one clean epoch, whatever the copies
     total = config.epochs * -(-len(images.train) * len(views) // batch_size)
     with progress("training heads", config.epochs * len(images.train) * len(views)) as bar:
-        snapshots = _Snapshots(held, interval, config.epochs * interval, total, bar)
-        _train(classifier, data, snapshots, config.epochs, checkpoint)
-    return _result(snapshots, len(views) > 1, len(held.labels))
+        snapshots = Snapshots(evaluate, copied, interval, config.epochs * interval, total, bar)
+        _train(module, data, snapshots, config.epochs, checkpoint)
+    if not snapshots.best["equal_steps"].heads:
+        got = f"got {config.learning_rate!r}: no loss on held-out images was finite"
+        raise ConfigError(f"minibatch.learning_rate must be smaller, {got}")
+    return snapshots
 
 
 def _train(
-    classifier: BlurClassifier, data: ImageDataModule, snapshots: "_Snapshots", epochs: int, checkpoint: Path
+    module: LightningModule, data: ImageDataModule, snapshots: "Snapshots", epochs: int, checkpoint: Path
 ) -> None:
     saver = ModelCheckpoint(
         checkpoint.parent,
@@ -101,7 +139,7 @@ def _train(
     resumable = _is_readable(checkpoint)
     if resumable:
         say("going on from the last whole epoch")
-    run(trainer, classifier.train(), data, checkpoint if resumable else None)
+    run(trainer, module.train(), data, checkpoint if resumable else None)
 
 
 def _is_readable(checkpoint: Path) -> bool:
@@ -122,13 +160,8 @@ def _is_readable(checkpoint: Path) -> bool:
 def _held_out(
     images: ImageSet, views: tuple[Blur, ...], folds: Int64[np.ndarray, " train"] | None, engine: Engine, batch: int
 ) -> _Held:
-    """Features of held-out images in the arm's own views; of many images a share that their content decides."""
-    positions = images.validation if folds is None else images.train
-    held = np.zeros(len(positions), np.int64) if folds is None else folds
-    most = max(1, HELD_OUT // len(views))
-    if len(positions) > most:
-        chosen = np.sort(np.argsort(images.ids[positions], kind="stable")[:most])
-        positions, held = positions[chosen], held[chosen]
+    """Features of held-out images in the arm's own views."""
+    positions, held = held_positions(images, len(views), folds)
     with progress("held-out features", len(positions) * len(views), "view") as bar:
         features = np.concatenate([compute(images, positions, view, engine, batch, bar) for view in views])
     return _Held(
@@ -138,9 +171,22 @@ def _held_out(
     )
 
 
+def held_positions(
+    images: ImageSet, views: int, folds: Int64[np.ndarray, " train"] | None
+) -> tuple[Int64[np.ndarray, " held"], Int64[np.ndarray, " held"]]:
+    """Held-out images and their folds; of many images a share that their content decides."""
+    positions = images.validation if folds is None else images.train
+    held = np.zeros(len(positions), np.int64) if folds is None else folds
+    most = max(1, HELD_OUT // views)
+    if len(positions) > most:
+        chosen = np.sort(np.argsort(images.ids[positions], kind="stable")[:most])
+        positions, held = positions[chosen], held[chosen]
+    return positions, held
+
+
 @dataclass
 class _Best:
-    """The best heads so far: weights and biases of all of them."""
+    """The best heads so far: weights and biases of all of them, and their batch norms where they have some."""
 
     nll: float = float("inf")
     accuracy: float = 0.0
@@ -148,23 +194,27 @@ class _Best:
     heads: dict[str, Tensor] = field(default_factory=dict)
 
 
-class _Snapshots(Callback):
+class Snapshots(Callback):
     """Compares the heads on held-out images at regular steps, and keeps the best ones.
 
     Args:
-        held: Held-out features.
+        evaluate: Gives loss and accuracy on held-out images.
+        copied: Gives what is kept of the module.
         interval: Steps between two comparisons.
         equal: Steps that count as equal for all arms.
         total: Steps in all.
         bar: Counts the images trained on.
     """
 
-    def __init__(self, held: _Held, interval: int, equal: int, total: int, bar: Progress) -> None:
+    def __init__(
+        self, evaluate: Evaluate, copied: Copied, interval: int, equal: int, total: int, bar: Progress
+    ) -> None:
         self.best = {"equal_steps": _Best(), "equal_epochs": _Best()}
         self.limits = {"equal_steps": equal, "equal_epochs": total}
         self.curves: list[dict[str, float]] = []
         self.images = 0
-        self._held = held
+        self._evaluate = evaluate
+        self._copied = copied
         self._interval = interval
         self._total = total
         self._bar = bar
@@ -178,19 +228,19 @@ class _Snapshots(Callback):
         _index: int,
     ) -> None:
         """Count, and compare where it is time."""
-        assert isinstance(module, BlurClassifier)
         self.images += len(batch[1])
         self._bar.advance(self.images - self._bar.done)
         step = trainer.global_step
         if step % self._interval == 0 or step == self._total:
-            self._compare(module, step, float(trainer.callback_metrics["train/nll"]))
+            self.compare(module, step, float(trainer.callback_metrics["train/nll"]))
 
-    def _compare(self, module: BlurClassifier, step: int, train_nll: float) -> None:
-        nll, accuracy = _evaluate(module, self._held)
+    def compare(self, module: LightningModule, step: int, train_nll: float) -> None:
+        """Note how good the heads are, and keep them where they are the best."""
+        nll, accuracy = self._evaluate(module)
         self.curves.append({"train_nll": train_nll, "validation_nll": nll, "validation_accuracy": accuracy})
         for name, limit in self.limits.items():
             if step <= limit and nll < self.best[name].nll:
-                self.best[name] = _Best(nll, accuracy, step, _heads_of(module))
+                self.best[name] = _Best(nll, accuracy, step, self._copied(module))
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
@@ -213,8 +263,9 @@ class _Snapshots(Callback):
 
 
 @torch.no_grad()
-def _evaluate(module: BlurClassifier, held: _Held) -> tuple[float, float]:
+def _evaluate(module: LightningModule, held: _Held) -> tuple[float, float]:
     """Loss and accuracy on held-out rows, averaged over the heads."""
+    assert isinstance(module, BlurClassifier)
     losses, accuracies = [], []
     for fold, head in enumerate(module.fold_heads or [module.head]):
         mine = held.folds == fold
@@ -224,15 +275,19 @@ def _evaluate(module: BlurClassifier, held: _Held) -> tuple[float, float]:
     return float(np.mean(losses)), float(np.mean(accuracies))
 
 
-def _heads_of(module: BlurClassifier) -> dict[str, Tensor]:
+def heads_of(module: LightningModule) -> dict[str, Tensor]:
     """Copies of all heads: the refitted one first."""
-    heads = [module.head, *module.fold_heads]
-    return {
-        name: torch.stack([getattr(head, name).detach().cpu() for head in heads]).clone() for name in ("weight", "bias")
-    }
+    assert isinstance(module, BlurClassifier)
+    return stacked([module.head.state_dict(), *(head.state_dict() for head in module.fold_heads)])
 
 
-def _result(snapshots: _Snapshots, has_copies: bool, held: int) -> Trained:
+def stacked(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Copies of several states as one, on the CPU."""
+    return {name: torch.stack([state[name].detach().cpu() for state in states]).clone() for name in states[0]}
+
+
+def result(snapshots: Snapshots, has_copies: bool, forward_passes: int) -> Trained:
+    """The best heads of both budgets, and what run.json says of them."""
     folds, refit = _folds_and_refit(snapshots.best["equal_steps"].heads)
     is_last = snapshots.best["equal_epochs"].step == snapshots.limits["equal_epochs"]
     return Trained(
@@ -253,7 +308,7 @@ def _result(snapshots: _Snapshots, has_copies: bool, held: int) -> Trained:
             },
         },
         notes=["note: the last heads were the best ones: more minibatch.epochs might do better"] * is_last,
-        forward_passes=snapshots.images + held,
+        forward_passes=forward_passes,
         equal_epochs=_folds_and_refit(snapshots.best["equal_epochs"].heads) if has_copies else None,
     )
 
@@ -261,5 +316,10 @@ def _result(snapshots: _Snapshots, has_copies: bool, held: int) -> Trained:
 def _folds_and_refit(heads: dict[str, Tensor]) -> tuple[Heads, Heads]:
     """The folds' heads and the refitted one; where a validation split is given, one head is both."""
     weight, bias = heads["weight"].numpy(), heads["bias"].numpy()
-    refit = Heads(weight[:1], bias[:1])
-    return (Heads(weight[1:], bias[1:]) if len(bias) > 1 else refit), refit
+    norms = {key: tensor.numpy() for key, tensor in heads.items() if "." in key}  # LAYER.ENTRY, of batch norms
+
+    def some(part: slice) -> Heads:
+        return Heads(weight[part], bias[part], {key: norm[part] for key, norm in norms.items()} or None)
+
+    refit = some(slice(0, 1))
+    return (some(slice(1, None)) if len(bias) > 1 else refit), refit

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from blurtrain import controls, features, training
+from blurtrain import controls, features, preparation
 from blurtrain.config import Config
 from blurtrain.decoding import Geometry
 from blurtrain.differences import accuracy_of, difference
@@ -84,16 +84,16 @@ def _scaled(grid: BlurGrid, scale: float) -> BlurGrid:
     return replace(grid, strengths=tuple(dict.fromkeys(map(nearest, grid.strengths or (1.0,)))))
 
 
-def gains(config: Config, ready: training.Prepared, heads: Path) -> list[dict[str, JsonValue]]:
+def gains(config: Config, ready: preparation.Prepared, heads: Path) -> list[dict[str, JsonValue]]:
     """The gain of the copies on clean images and under heavy blur, in every setting; nothing where no view is heavy.
 
     Args:
         config: With copies.
-        ready: What `blurtrain.training.prepare` gave.
+        ready: What `blurtrain.preparation.prepare` gave.
         heads: Folder of the fitted heads.
 
     Raises:
-        BlurtrainError: As `blurtrain.training.prepare`.
+        BlurtrainError: As `blurtrain.preparation.prepare`.
     """
     side = ready.backbone.preprocessing.geometry.crop
     if not controls.heavy_views(config, side):
@@ -103,16 +103,16 @@ def gains(config: Config, ready: training.Prepared, heads: Path) -> list[dict[st
         changed, there = setting.config, ready
         if setting.scale != 1:
             changed = resized(setting, ready.backbone.preprocessing.geometry)
-            there = training.prepare(changed)
+            there = preparation.prepare(changed)
         found.append({"setting": setting.name, **_gain(changed, there, heads)})
     return found
 
 
-def _gain(config: Config, ready: training.Prepared, heads: Path) -> dict[str, JsonValue]:
+def _gain(config: Config, ready: preparation.Prepared, heads: Path) -> dict[str, JsonValue]:
     assert ready.store is not None
     loaded, side = ready.images, ready.backbone.preprocessing.geometry.crop
     arms = [controls.Arm(arm.arm, controls.CONTROLS, arm) for arm in (config.baseline(), config)]
-    wanted = training.wanted_by([arm.config for arm in arms], loaded)
+    wanted = preparation.wanted_by([arm.config for arm in arms], loaded)
     features.extract(loaded, wanted, ready.engine, ready.store, config.batch_size)
     fitted = controls.fit_all(arms, ready, heads)
     units = np.array(loaded.group_names(loaded.test))

@@ -1,96 +1,41 @@
 """One arm: config in, run folder out."""
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Float32, Int64
 from safetensors.numpy import save_file
 
-from blurtrain import backbones, engines, features, fitting, heads, images, runs, sweep, tensorboard
+from blurtrain import (
+    batchnorm,
+    features,
+    fitting,
+    heads,
+    images,
+    preparation,
+    runs,
+    sweep,
+    tensorboard,
+)
 from blurtrain.blur import blur_pixels
-from blurtrain.chatter import silence
 from blurtrain.config import Config, plain
 from blurtrain.files import remove_partial, sha256, whole_file, write_json, write_text
-from blurtrain.kernels import content, kernel
+from blurtrain.preparation import Prepared
 from blurtrain.progress import progress, say
 from blurtrain.roster import TEST_IMAGES, write_roster
 from blurtrain.rows import Rows
 from blurtrain.version import VERSION
 from blurtrain.views import CLEAN, Blur, RealView, View
 
-EXPORT_CHECK_IMAGES = 8  # real images on which a new export of the backbone is compared with torch
 CHECKPOINT = ".checkpoint-"
 SAMPLES = 4  # test images shown in TensorBoard
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What the arms of one experiment share; there is no store where ``cache`` is false."""
-
-    images: images.ImageSet
-    backbone: backbones.FrozenBackbone
-    fingerprint: str
-    engine: engines.Engine
-    store: features.FeatureStore | None
-
-
-def prepare(config: Config) -> Prepared:
-    """Import the backbone, decode and split the images, and open the store.
-
-    Raises:
-        BackboneError: If the network or its weights cannot be used.
-        DataError: If the images cannot be used.
-        StoreError: If the store cannot be read or written.
-    """
-    silence()
-    images.check_source(config.data, config.extra_tests)  # bad folders are told before the backbone is read
-    for view in (*config.train_views, *config.test_views):
-        if view.file is not None:
-            kernel(view)  # and bad point-spread functions
-    backbone = backbones.load(config.backbone)
-    geometry = backbone.preprocessing.geometry
-    loaded = images.load(config.data, geometry, config.cache, config.on_bad_image, config.extra_tests)
-    if len(loaded.validation) == 0:
-        images.folds(loaded, config.head.folds)  # too few images are told before the backbone runs
-    fingerprint = backbone.fingerprint()
-    if config.cache is False:
-        return Prepared(loaded, backbone, fingerprint, engines.TorchEngine(backbone), None)
-    sample = loaded.read_pixels(loaded.train[:EXPORT_CHECK_IMAGES])
-    engine = engines.build(backbone, config.engine, config.cache, sample)
-    store = features.store_for(backbone, engine, config.cache, config.precision)
-    return Prepared(loaded, backbone, fingerprint, engine, store)
-
-
-def inputs_of(config: Config, ready: Prepared) -> dict[str, str]:
-    """Hashes of all that arms must share to be compared: images with labels and folds, backbone, and engine."""
-    loaded = ready.images
-    training, validation = masks(config, loaded)
-    positions = np.r_[loaded.train, loaded.validation]
-    return {
-        "training": sha256(
-            loaded.ids[positions].tobytes(),
-            loaded.labels[positions].tobytes(),
-            training.tobytes(),
-            validation.tobytes(),
-        ),
-        "test": _names_and_labels(loaded, loaded.test),
-        **{f"extra test {name}": _names_and_labels(loaded, some) for name, some in loaded.extra_tests.items()},
-        "backbone": ready.fingerprint,
-        "geometry": repr(ready.backbone.preprocessing.geometry),
-        "engine": ready.engine.name,
-        "precision": config.precision,
-        "psf": sha256(*(content(view) for view in config.test_views)),
-    }
-
-
-def _names_and_labels(loaded: images.ImageSet, positions: Int64[np.ndarray, " _"]) -> str:
-    return sha256(loaded.ids[positions].tobytes(), loaded.labels[positions].tobytes())
 
 
 def train(config: Config, ready: Prepared) -> Path:
@@ -110,17 +55,20 @@ def train(config: Config, ready: Prepared) -> Path:
     folder = runs.begin(config)
     remove_partial(folder)
     _say_what_is_trained(config, ready)
+    ready = preparation.adapted(config, ready)
     trained, extraction = (
         _train_on_images(config, ready) if ready.store is None else _fit_features(config, ready, ready.store)
     )
     for note in trained.notes:
         say(note)
+    if config.bn == "adapt":
+        _save(folder / batchnorm.FILE, {key: t.numpy() for key, t in batchnorm.state_of(ready.backbone).items()})
     _save_heads(folder, "", trained.folds, trained.refit)
     if trained.equal_epochs is not None:
         _save_heads(folder, "-equal-epochs", *trained.equal_epochs)
     rows = _sweep(config, ready, trained)
     _write_events(config, ready, trained, rows)
-    write_json(folder / runs.WORK, {"forward_passes": asdict(extraction)})
+    write_json(folder / runs.WORK, {"forward_passes": asdict(extraction), "adapting": ready.adapting})
     runs.finish(folder, _result(config, ready, trained))
     for checkpoint in folder.glob(f"{CHECKPOINT}*"):
         checkpoint.unlink(missing_ok=True)
@@ -128,51 +76,41 @@ def train(config: Config, ready: Prepared) -> Path:
 
 
 def _say_what_is_trained(config: Config, ready: Prepared) -> None:
-    loaded, parameters = ready.images, len(ready.images.classes) * (ready.backbone.features + 1)
-    total = parameters + sum(p.numel() for p in ready.backbone.parameters())
+    loaded, shapes = ready.images, _trainable(config, ready)
+    trained = "head.weight, head.bias and batch norms" if config.tune == "head+bn" else "head.weight and head.bias"
+    parameters = _count(shapes)
+    total = _count(_head_shapes(ready)) + sum(p.numel() for p in ready.backbone.parameters())
     copies = ", ".join(view.name for view in config.train_views[1:]) or "no copies"
     say(
         f"{config.run_folder.name}: {len(loaded.train)} training and {len(loaded.test)} test images in "
-        f"{len(loaded.classes)} classes; {copies}; trains head.weight and head.bias, "
-        f"{parameters:,} of {total:,} parameters"
+        f"{len(loaded.classes)} classes; {copies}; "
+        f"trains {trained}, "
+        f"{parameters:,} of {total:,} parameters{'; adapts batch norms' * (config.bn == 'adapt')}"
     )
 
 
-def wanted(config: Config, loaded: images.ImageSet) -> dict[Blur, Int64[np.ndarray, " images"]]:
-    """Which images are needed in which view: fitting and validation in the arm's views, the test in the sweep's.
-
-    Further test sets are seen as they are.
-    """
-    fitted = np.r_[loaded.train, loaded.validation]
-    views = dict.fromkeys((*config.train_views, *config.test_views))
-    tested = {view: loaded.test for view in config.test_views} | {CLEAN: loaded.tested}
-    return {
-        view: np.concatenate(
-            [fitted if view in config.train_views else fitted[:0], tested.get(view, fitted[:0])]
-        ).astype(np.int64)
-        for view in views
-    }
+def _count(shapes: Mapping[str, list[int]]) -> int:
+    return sum(int(np.prod(shape)) for shape in shapes.values())
 
 
-def wanted_by(arms: Sequence[Config], loaded: images.ImageSet) -> dict[Blur, Int64[np.ndarray, " images"]]:
-    """What several arms need together."""
-    merged: dict[Blur, Int64[np.ndarray, " images"]] = {}
-    for arm in arms:
-        for view, positions in wanted(arm, loaded).items():
-            merged[view] = np.union1d(merged.get(view, positions), positions)
-    return merged
+def _head_shapes(ready: Prepared) -> dict[str, list[int]]:
+    classes = len(ready.images.classes)
+    return {"head.weight": [classes, ready.backbone.features], "head.bias": [classes]}
 
 
-def seen_once(config: Config, loaded: images.ImageSet) -> int:
-    """How many images the test split and further test sets have in all views together."""
-    return len(loaded.test) * (len(config.test_views) - 1) + len(loaded.tested)
+def _trainable(config: Config, ready: Prepared) -> dict[str, list[int]]:
+    """Shapes of the parameters that are trained for each head."""
+    norms = batchnorm.state_of(ready.backbone, batchnorm.AFFINE) if config.tune == "head+bn" else {}
+    return {**_head_shapes(ready), **{f"backbone.{key}": list(tensor.shape) for key, tensor in norms.items()}}
 
 
 def _fit_features(
     config: Config, ready: Prepared, store: features.FeatureStore
 ) -> tuple[heads.Trained, features.Extraction]:
     """The convex heads, on features that are stored where they are not yet."""
-    extraction = features.extract(ready.images, wanted(config, ready.images), ready.engine, store, config.batch_size)
+    extraction = features.extract(
+        ready.images, preparation.wanted(config, ready.images), ready.engine, store, config.batch_size
+    )
     return fit_stored(config, ready).trained(), extraction
 
 
@@ -185,7 +123,7 @@ def fit_stored(config: Config, ready: Prepared) -> fitting.Fit:
     loaded, store = ready.images, ready.store
     assert store is not None
     positions = np.r_[loaded.train, loaded.validation]
-    training, validation = masks(config, loaded)
+    training, validation = preparation.masks(config, loaded)
     copies = len(config.train_views)
     blocks = (block for view in config.train_views for block in store.blocks(view, loaded, positions))
     with closing(Rows(blocks, copies * len(positions), ready.backbone.features, store.cache / "scratch")) as rows:
@@ -203,43 +141,30 @@ def fit_stored(config: Config, ready: Prepared) -> fitting.Fit:
 
 def _train_on_images(config: Config, ready: Prepared) -> tuple[heads.Trained, features.Extraction]:
     """Heads trained on image batches; nothing is stored."""
-    from blurtrain import minibatch  # imports albumentations, which takes seconds
+    from blurtrain import minibatch, tuning  # import albumentations, which takes seconds
 
     loaded = ready.images
-    inputs = sha256(repr(sorted(inputs_of(config, ready).items())))
-    trained = minibatch.fit(
+    inputs = sha256(repr(sorted(preparation.inputs_of(config, ready).items())), ready.backbone.fingerprint())
+    fit = tuning.fit if config.tune == "head+bn" else partial(minibatch.fit, engine=ready.engine)
+    trained = fit(
         config.minibatch,
         ready.backbone,
-        ready.engine,
-        loaded,
-        config.train_views,
-        images.folds(loaded, config.head.folds) if len(loaded.validation) == 0 else None,
+        images=loaded,
+        views=config.train_views,
+        folds=images.folds(loaded, config.head.folds) if len(loaded.validation) == 0 else None,
         batch_size=config.batch_size,
         checkpoint=config.run_folder / f"{CHECKPOINT}{inputs[:16]}.ckpt",
     )
-    return trained, features.Extraction(0, trained.forward_passes + seen_once(config, loaded))
-
-
-def masks(
-    config: Config, loaded: images.ImageSet
-) -> tuple[Bool[np.ndarray, "splits images"], Bool[np.ndarray, "splits images"]]:
-    """Which images each head is fitted and validated on, over the training then the validation images."""
-    if len(loaded.validation) > 0:
-        is_training = np.arange(len(loaded.train) + len(loaded.validation)) < len(loaded.train)
-        return is_training[None], ~is_training[None]
-    fold = images.folds(loaded, config.head.folds)
-    validation = fold[None] == np.arange(config.head.folds)[:, None]
-    return ~validation, validation
+    networks = 1 if trained.refit.norms is None else len(_joined(trained).bias)
+    tested = networks * preparation.seen_once(config, loaded)
+    return trained, features.Extraction(0, trained.forward_passes + tested)
 
 
 def _sweep(config: Config, ready: Prepared, trained: heads.Trained) -> list[sweep.SweepRow]:
     """Write predictions of all heads on all views, and the metrics made from them."""
     loaded, folder = ready.images, config.run_folder
-    sets = [(trained.folds, trained.refit), *([trained.equal_epochs] if trained.equal_epochs else [])]
-    parts = [part for pair in sets for part in pair]
-    joined = heads.Heads(np.concatenate([p.weights for p in parts]), np.concatenate([p.bias for p in parts]))
-    path = folder / sweep.PREDICTIONS
-    with _test_features(config, ready) as features_of:
+    joined, path = _joined(trained), folder / sweep.PREDICTIONS
+    with _test_features(config, ready, joined) as features_of:
         sweep.write_predictions(
             path,
             ids=loaded.ids[loaded.test],
@@ -264,11 +189,16 @@ def _sweep(config: Config, ready: Prepared, trained: heads.Trained) -> list[swee
     return rows
 
 
+def _joined(trained: heads.Trained) -> heads.Heads:
+    """All heads that are tested, in the order of their names."""
+    return heads.joined([trained.folds, trained.refit, *(trained.equal_epochs or ())])
+
+
 _FeaturesOf = Callable[[View, slice], Float32[np.ndarray, "images features"]]
 
 
 @contextmanager
-def _test_features(config: Config, ready: Prepared) -> Iterator[_FeaturesOf]:
+def _test_features(config: Config, ready: Prepared, joined: heads.Heads) -> Iterator[_FeaturesOf]:
     """Features of some images of a view: read where they are stored, else computed."""
     loaded = ready.images
 
@@ -286,9 +216,14 @@ def _test_features(config: Config, ready: Prepared) -> Iterator[_FeaturesOf]:
 
         yield stored
         return
-    with progress("running the backbone", seen_once(config, loaded), "view") as bar:
+    engine = ready.engine
+    if joined.norms is not None:
+        from blurtrain import tuning
+
+        engine = tuning.SideBySide(ready.backbone, joined)
+    with progress("running the backbone", preparation.seen_once(config, loaded), "view") as bar:
         yield lambda view, block: features.compute(
-            loaded, (place := seen(view, block))[1], place[0], ready.engine, config.batch_size, bar
+            loaded, (place := seen(view, block))[1], place[0], engine, config.batch_size, bar
         )
 
 
@@ -296,11 +231,14 @@ def _save_heads(folder: Path, suffix: str, folds: heads.Heads, refit: heads.Head
     """The refitted head as one layer, the folds' heads stacked."""
     _save(folder / f"head{suffix}.safetensors", {"weight": refit.weights[0], "bias": refit.bias[0]})
     _save(folder / f"heads-folds{suffix}.safetensors", {"weight": folds.weights, "bias": folds.bias})
+    if refit.norms is not None and folds.norms is not None:
+        _save(folder / f"batchnorm{suffix}.safetensors", {key: norm[0] for key, norm in refit.norms.items()})
+        _save(folder / f"batchnorm-folds{suffix}.safetensors", folds.norms)
 
 
-def _save(path: Path, tensors: Mapping[str, Float32[np.ndarray, "..."]]) -> None:
+def _save(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     with whole_file(path) as temporary:
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
+        save_file({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, temporary)
 
 
 def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows: list[sweep.SweepRow]) -> None:
@@ -328,7 +266,7 @@ def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows:
 def _result(config: Config, ready: Prepared, trained: heads.Trained) -> dict[str, Any]:
     """The contents of run.json."""
     loaded, backbone = ready.images, ready.backbone
-    shapes = {"head.weight": list(trained.refit.weights[0].shape), "head.bias": list(trained.refit.bias[0].shape)}
+    changed, shapes = batchnorm.applied(backbone, trained.refit.state(0)), _trainable(config, ready)
     return {
         "arm": config.arm,
         "classes": list(loaded.classes),
@@ -339,14 +277,15 @@ def _result(config: Config, ready: Prepared, trained: heads.Trained) -> dict[str
         "backbone": {
             "name": backbone.name,
             "fingerprint": ready.fingerprint,
+            **({"adapted": changed.fingerprint()} if config.changes_backbone else {}),
             "preprocessing": plain(backbone.preprocessing),
             "features": backbone.features,
         },
         "copies": [view.name for view in config.train_views[1:]],
-        "trainable": {"names": shapes, "parameters": sum(int(np.prod(shape)) for shape in shapes.values())},
+        "trainable": {"names": shapes, "parameters": _count(shapes)},
         "head": trained.summary,
         "engine": ready.engine.name,
-        "inputs": inputs_of(config, ready),
+        "inputs": preparation.inputs_of(config, ready),
         "versions": {
             "blurtrain": VERSION,
             "python": platform.python_version(),

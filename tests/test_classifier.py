@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from blurtrain import backbones, engines, fitting, images, training
+from blurtrain import backbones, engines, fitting, images, preparation, training
 from blurtrain.batches import ImageDataModule, ViewDataset
 from blurtrain.classifier import BlurClassifier, FoldBatch, ImageBatch
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
@@ -227,7 +227,7 @@ def test_predict_gives_probabilities(
 
 @pytest.fixture(scope="session")
 def run_folder(tiny: Config) -> Path:
-    return training.train(tiny, training.prepare(tiny))
+    return training.train(tiny, preparation.prepare(tiny))
 
 
 def refit_rows(folder: Path, view: Blur) -> dict[str, np.ndarray]:
@@ -266,7 +266,7 @@ def test_classifier_of_a_run_goes_on_training(
 
 
 def test_folds_heads_are_validated_on_their_own_images(run_folder: Path, tiny: Config, digits: images.ImageSet) -> None:
-    ready = training.prepare(tiny)
+    ready = preparation.prepare(tiny)
     assert ready.store is not None
     folds = images.folds(digits, tiny.head.folds)
     saved = load_arrays(run_folder / "heads-folds.safetensors")
@@ -290,7 +290,7 @@ def test_folds_heads_are_validated_on_their_own_images(run_folder: Path, tiny: C
 def test_folds_heads_are_fitted_on_the_other_folds_alone(
     run_folder: Path, tiny: Config, digits: images.ImageSet
 ) -> None:
-    store = training.prepare(tiny).store
+    store = preparation.prepare(tiny).store
     assert store is not None
     folds = images.folds(digits, tiny.head.folds)
     saved = load_arrays(run_folder / "heads-folds.safetensors")
@@ -321,7 +321,7 @@ def test_other_weights_are_refused(tiny: Config, run_folder: Path, tmp_path: Pat
     path = tmp_path / "weights.safetensors"
     save_file(state, path)
     config = replace(tiny, name="own", backbone=BackboneConfig(weights=str(path)), runs=tmp_path / "runs")
-    folder = training.train(config, training.prepare(config))
+    folder = training.train(config, preparation.prepare(config))
     assert work(folder)["computed"] == 0  # the same tensors from another file
     assert load_run(folder).result["backbone"]["fingerprint"] == load_run(run_folder).result["backbone"]["fingerprint"]
     state["bn.running_mean"] += 0.5  # what training in the wrong mode would do
@@ -337,9 +337,9 @@ def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 def test_same_config_twice_gives_the_same_bytes(tiny: Config, run_folder: Path, tmp_path: Path) -> None:
     again = replace(tiny, runs=tmp_path / "runs", cache=tmp_path / "cache", batch_size=17)
-    folder = training.train(again, training.prepare(replace(again, batch_size=32)))
+    folder = training.train(again, preparation.prepare(replace(again, batch_size=32)))
     exact = replace(tiny, runs=tmp_path / "exact", cache=tmp_path / "exact-cache")
-    exact_folder = training.train(exact, training.prepare(exact))
+    exact_folder = training.train(exact, preparation.prepare(exact))
     for name in ("head.safetensors", "heads-folds.safetensors", "predictions.parquet", "sweep.csv"):
         assert (exact_folder / name).read_bytes() == (run_folder / name).read_bytes(), name
     for name in ("weight", "bias"):  # another batch size may round otherwise
@@ -370,7 +370,7 @@ def test_second_arm_recomputes_nothing(
 ) -> None:
     assert work(run_folder) == {"reused": 0, "computed": 100 * 2 + 50 * 3}  # each image in each of its views, once
     baseline = replace(tiny.baseline(), runs=tmp_path / "runs")
-    folder = training.train(baseline, training.prepare(baseline))
+    folder = training.train(baseline, preparation.prepare(baseline))
     assert work(folder) == {"reused": 100 + 50 * 3, "computed": 0}
     assert next(forward_passes) == []
     assert folder.name == "tiny-baseline"

@@ -92,6 +92,11 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (HeadConfig, {"tolerance": 0.1}, "head.tolerance must be from 1e-10 to 0.01, got 0.1"),
     (Config, {"batch_size": 0}, "batch_size must be from 1 to 4096, got 0"),
     (Config, {"batch_size": 5000}, "batch_size must be from 1 to 4096, got 5000"),
+    (
+        Config,
+        {"batch_size": 1, "bn": "adapt"},
+        "batch_size must be from 2 to 4096 where statistics are taken of batches, got 1",
+    ),
     (Config, {"name": "a/b"}, "name must be a file name without slashes and control characters, got 'a/b'"),
     (Config, {"name": ".."}, "name must be a file name without slashes and control characters, got '..'"),
     *(
@@ -273,6 +278,23 @@ def test_really_blurred_photographs_are_part_of_what_a_run_is(tmp_path: Path, mo
 @pytest.mark.parametrize("name", ["phone", "D90 at f 2.8", "x" * 40, "Größe+1", "box-like", "cleaner", "7"])
 def test_names_of_photographs_may_be_many(name: str) -> None:
     assert Config(extra_tests={name: "folder"}).real_views == (RealView(name),)
+
+
+def test_an_arm_is_named_by_what_its_baseline_lacks() -> None:
+    config = Config(name="mine")
+    adapted = replace(config, bn="adapt")
+    assert (config.arm, config.baseline().arm) == ("augmented", "baseline")
+    assert (adapted.arm, replace(adapted, copies=()).arm) == ("augmented-bn-adapt", "baseline-bn-adapt")
+    assert adapted.baseline() == config.baseline()
+    assert adapted.run_folder == Path("runs/mine-augmented-bn-adapt")
+    assert adapted.comparison_folder == Path("runs/compare-mine-augmented-bn-adapt")
+    assert config.comparison_folder == Path("runs/compare-mine")
+
+
+def test_batch_size_matters_where_statistics_are_taken_of_batches() -> None:
+    config = Config(bn="adapt")
+    assert replace(config, batch_size=7).identity() != config.identity()
+    assert config.identity() != Config().identity()
 
 
 def test_plain_values_survive_yaml() -> None:

@@ -12,7 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blurtrain import controls, exhibits, experiment, features, imagenet_c, inference, runs, sensitivity, training
+from blurtrain import (
+    controls,
+    exhibits,
+    experiment,
+    features,
+    imagenet_c,
+    inference,
+    preparation,
+    runs,
+    sensitivity,
+    training,
+)
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
 from blurtrain.engines import Engine
 from blurtrain.errors import ConfigError, RunError
@@ -74,7 +85,7 @@ def test_arms_are_what_the_tables_need(config: Config) -> None:
 def test_numbers_agree_with_runs_of_the_same_arms(config: Config, found: dict[str, Any]) -> None:
     """Accuracy and gain of every view, from the predictions of ordinary runs."""
     arms = {arm.name: arm for arm in controls.arms_of(config, 64) if arm.section == controls.CONTROLS}
-    ready = training.prepare(config)
+    ready = preparation.prepare(config)
     predictions = {}
     for name in ("baseline", "augmented", "heavy"):
         alone = replace(arms[name].config, name=f"alone-{name}")
@@ -200,7 +211,7 @@ def test_a_killed_job_keeps_its_heads(config: Config, found: dict[str, Any], mon
 def test_damaged_heads_are_fitted_again(config: Config, found: dict[str, Any], tmp_path: Path) -> None:
     assert found
     arms = controls.arms_of(config, 64)[:1]
-    ready = training.prepare(config)
+    ready = preparation.prepare(config)
     first = controls.fit_all(arms, ready, tmp_path)[0].heads
     (file,) = tmp_path.glob("*.safetensors")
     data = bytearray(file.read_bytes())
@@ -288,6 +299,7 @@ def test_sentence_on_the_sensitivity(verdicts: list[str], said: str) -> None:
     [
         ({"copies": ()}, "copies is empty, so there is nothing to give evidence for"),
         ({"cache": False}, "cache must be a folder for evidence"),
+        ({"bn": "adapt"}, "bn must be frozen for evidence, whose arms share one backbone, got 'adapt'"),
     ],
 )
 def test_what_no_evidence_can_be_given_for_is_told(tmp_path: Path, change: dict[str, Any], said: str) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from blurtrain import features, fitting, images, minibatch, sources, training
+from blurtrain import features, fitting, images, minibatch, preparation, sources, training
 from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, MinibatchConfig
 from blurtrain.images import Pixels
 from blurtrain.roster import TEST_IMAGES
@@ -47,7 +47,7 @@ def config_in(folder: Path, *, stored: bool = True, root: Path | None = None) ->
 
 
 def trained(config: Config) -> Config:
-    training.train(config, training.prepare(config))
+    training.train(config, preparation.prepare(config))
     return config
 
 
@@ -63,7 +63,7 @@ def fitted_numbers(config: Config) -> dict[str, bytes]:
     curves = [value.SerializeToString(deterministic=True) for value in values if value.tag.startswith(FITTED_TAGS)]
     assert len(curves) > 3
     return {
-        **{path.name: path.read_bytes() for path in config.run_folder.glob("head*.safetensors")},
+        **{path.name: path.read_bytes() for path in config.run_folder.glob("*.safetensors")},
         "choice": json.dumps(run_json(config)["head"]).encode(),
         "curves and hyperparameters": b"".join(curves),
     }
@@ -184,12 +184,25 @@ def test_nor_does_it_wherever_the_split_comes_from_and_however_the_head_is_train
 ) -> None:
     honest = honest_run(kind, stored)
     poisoned = replace(honest, runs=tmp_path / "runs", cache=tmp_path / "cache" if stored else False)
-    ready = training.prepare(poisoned)
+    ready = preparation.prepare(poisoned)
     training.train(poisoned, replace(ready, images=poisoned_test(ready.images)))
     require_only_the_test_differs(poisoned, honest)
     theirs, ours = (pq.read_table(config.run_folder / "predictions.parquet") for config in (poisoned, honest))
     for column in ("image", "label", "confidence"):  # the poison was taken
         assert (theirs[column].to_numpy() != ours[column].to_numpy()).mean() > 0.9
+
+
+@BOTH_WAYS
+def test_nor_are_batch_norms_adapted_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool) -> None:
+    honest, poisoned = (
+        replace(config_in(tmp_path / name, stored=stored), bn="adapt") for name in ("honest", "poisoned")
+    )
+    trained(honest)
+    monkeypatch.setattr(sources, "GlyphSource", PoisonedPixels)
+    trained(poisoned)
+    assert "batchnorm.safetensors" in fitted_numbers(honest)
+    require_only_the_test_differs(poisoned, honest)
+    assert run_json(poisoned)["backbone"] == run_json(honest)["backbone"]
 
 
 @BOTH_WAYS
@@ -381,7 +394,7 @@ class WatchedPixels:
 @pytest.mark.parametrize("kind", ["given", "content"])
 def test_training_on_images_reads_no_test_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     config = config_in(tmp_path, stored=False, root=image_folder(kind, tmp_path))
-    ready = training.prepare(config)
+    ready = preparation.prepare(config)
     loaded, fit = ready.images, minibatch.fit
     seen: list[int] = []
     in_training: list[int] = []
@@ -402,6 +415,6 @@ def test_training_on_images_reads_no_test_image(tmp_path: Path, monkeypatch: pyt
 
 
 def test_splits_share_no_content_and_no_font(tmp_path: Path) -> None:
-    loaded = training.prepare(config_in(tmp_path)).images
+    loaded = preparation.prepare(config_in(tmp_path)).images
     for values in (loaded.ids, loaded.groups):
         assert not set(values[loaded.train].tolist()) & set(values[loaded.test].tolist())

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from blurtrain import backbones, comparison, experiment, images, minibatch, training
+from blurtrain import backbones, comparison, experiment, images, minibatch, preparation, training
 from blurtrain.batches import EpochSampler
 from blurtrain.blur import blur_pixels
 from blurtrain.classifier import BlurClassifier
@@ -48,7 +48,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.fixture(scope="module")
 def run_folder(config: Config) -> Path:
-    return training.train(config, training.prepare(config))
+    return training.train(config, preparation.prepare(config))
 
 
 # Oracle: the same training on stored features, head by head, without Lightning
@@ -60,7 +60,7 @@ class ByHand:
     def __init__(self, config: Config, cache: Path) -> None:
         self.config = config
         stored = replace(config, cache=cache, engine="torch")
-        ready = training.prepare(stored)
+        ready = preparation.prepare(stored)
         assert ready.store is not None
         training.train(replace(stored, runs=cache), ready)  # fills the store
         loaded = ready.images
@@ -169,17 +169,19 @@ def test_each_head_is_judged_by_the_rows_that_it_was_not_trained_on() -> None:
     assert minibatch._evaluate(classifier, held) == pytest.approx((np.mean(losses), np.mean(accuracies)), rel=1e-5)
 
 
-def test_the_best_heads_of_each_budget_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    classifier, held = random_heads(folds=2), held_out(8, folds=2)
+def test_the_best_heads_of_each_budget_are_kept() -> None:
+    classifier, losses = random_heads(folds=2), {2: 0.9, 4: 0.6, 6: 0.7, 8: 0.5, 10: 0.3, 12: 0.4}
+    judged = iter(losses.values())
     with progress("training heads", 0) as bar:
-        snapshots = minibatch._Snapshots(held, interval=2, equal=6, total=12, bar=bar)
-    for step, loss in {2: 0.9, 4: 0.6, 6: 0.7, 8: 0.5, 10: 0.3, 12: 0.4}.items():
+        snapshots = minibatch.Snapshots(
+            lambda _: (next(judged), 0.0), minibatch.heads_of, interval=2, equal=6, total=12, bar=bar
+        )
+    for step in losses:
         with torch.no_grad():
             for head in (classifier.head, *classifier.fold_heads):
                 head.bias.fill_(step)  # shows from which step a head is
-        monkeypatch.setattr(minibatch, "_evaluate", lambda *_, loss=loss: (loss, 0.0))
-        snapshots._compare(classifier, step, 0.0)
-    result = minibatch._result(snapshots, has_copies=True, held=8)
+        snapshots.compare(classifier, step, 0.0)
+    result = minibatch.result(snapshots, has_copies=True, forward_passes=8)
     assert result.equal_epochs is not None
     for (folds, refit), step in (((result.folds, result.refit), 4), (result.equal_epochs, 10)):
         assert (folds.bias.shape, refit.bias.shape) == ((2, 4), (1, 4))
@@ -211,7 +213,7 @@ def test_predictions_hold_both_budgets(run_folder: Path, config: Config) -> None
 
 def test_classifier_of_a_run_predicts_what_the_run_stored(run_folder: Path, config: Config) -> None:
     classifier = BlurClassifier.from_run(run_folder).eval()
-    ready = training.prepare(config)
+    ready = preparation.prepare(config)
     view = config.test_views[-1]
     with torch.no_grad():
         seen = torch.from_numpy(blur_pixels(ready.images.read_pixels(ready.images.test), view))
@@ -223,7 +225,7 @@ def test_classifier_of_a_run_predicts_what_the_run_stored(run_folder: Path, conf
 
 def test_workers_change_no_byte(run_folder: Path, config: Config, tmp_path: Path) -> None:
     other = replace(config, runs=tmp_path, minibatch=replace(config.minibatch, workers=2))
-    folder = training.train(other, training.prepare(other))
+    folder = training.train(other, preparation.prepare(other))
     for name in FILES:
         path = f"{name}.safetensors"
         assert (folder / path).read_bytes() == (run_folder / path).read_bytes()
@@ -252,9 +254,9 @@ def test_interrupted_training_goes_on_to_the_same_bytes(
 
     monkeypatch.setattr(BlurClassifier, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        training.train(other, training.prepare(other))
+        training.train(other, preparation.prepare(other))
     assert len(list(other.run_folder.glob(".checkpoint-*"))) == (after > 21)
-    folder = training.train(other, training.prepare(other))
+    folder = training.train(other, preparation.prepare(other))
     said = "going on from the last whole epoch" in capsys.readouterr().err
     assert said == (after > 21)
     whole_epochs = (after - 1) // 21
@@ -273,13 +275,13 @@ def test_interrupted_sweep_repeats_no_training(
     run_folder: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(config, runs=tmp_path)
-    ready = training.prepare(other)
+    ready = preparation.prepare(other)
     monkeypatch.setattr(training, "_sweep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         training.train(other, ready)
     monkeypatch.undo()
     monkeypatch.setattr(BlurClassifier, "training_step", interrupt)
-    folder = training.train(other, training.prepare(other))
+    folder = training.train(other, preparation.prepare(other))
     for name in FILES:
         path = f"{name}.safetensors"
         assert (folder / path).read_bytes() == (run_folder / path).read_bytes()
@@ -296,18 +298,18 @@ def test_damaged_checkpoint_is_told_and_not_used(
     other = replace(config, runs=tmp_path)
     monkeypatch.setattr(training, "_sweep", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        training.train(other, training.prepare(other))
+        training.train(other, preparation.prepare(other))
     monkeypatch.undo()
     (checkpoint,) = other.run_folder.glob(".checkpoint-*")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    folder = training.train(other, training.prepare(other))
+    folder = training.train(other, preparation.prepare(other))
     assert f"{checkpoint} is damaged: training begins anew" in capsys.readouterr().err
     assert (folder / "head.safetensors").read_bytes() == (run_folder / "head.safetensors").read_bytes()
 
 
 def test_test_labels_change_no_head(run_folder: Path, config: Config, tmp_path: Path) -> None:
     other = replace(config, runs=tmp_path)
-    ready = training.prepare(other)
+    ready = preparation.prepare(other)
     labels = ready.images.labels.copy()
     labels[ready.images.test] = 9 - labels[ready.images.test]
     folder = training.train(other, replace(ready, images=replace(ready.images, labels=labels)))
@@ -318,7 +320,7 @@ def test_test_labels_change_no_head(run_folder: Path, config: Config, tmp_path: 
 
 def test_given_validation_split_has_one_head(config: Config, tmp_path: Path) -> None:
     other = replace(config, runs=tmp_path, minibatch=replace(config.minibatch, epochs=1))
-    ready = training.prepare(other)
+    ready = preparation.prepare(other)
     loaded = ready.images
     split = replace(loaded, train=loaded.train[:80], validation=loaded.train[80:])
     folder = training.train(other, replace(ready, images=split))
@@ -329,7 +331,7 @@ def test_given_validation_split_has_one_head(config: Config, tmp_path: Path) -> 
 
 def test_held_out_rows_are_bounded(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(minibatch, "HELD_OUT", 90)
-    ready = training.prepare(config)
+    ready = preparation.prepare(config)
     fold = images.folds(ready.images, 3)
     held = minibatch._held_out(ready.images, config.train_views, fold, ready.engine, 16)
     assert len(held.labels) == 90
@@ -374,7 +376,7 @@ def test_comparison_says_both(config: Config, run_folder: Path, capsys: pytest.C
 
 def test_stored_and_fresh_runs_are_not_compared(config: Config, run_folder: Path, tmp_path: Path) -> None:
     stored = replace(config.baseline(), cache=tmp_path / "cache", runs=tmp_path, engine="torch")
-    folder = training.train(stored, training.prepare(stored))
+    folder = training.train(stored, preparation.prepare(stored))
     with pytest.raises(RunError, match=r"were trained in different ways, one of them with cache: false: compare runs"):
         comparison.compare_runs([folder, run_folder])
 

@@ -38,13 +38,15 @@ LADDER = [
     "cores",
     *("options", "warps", "blur", "metrics", "inference", "differences", "rows", "curvature", "lbfgs", "store"),
     *("decoding", "glyphs", "folders", "sources", "splits", "reduction", "reading", "images"),
-    *("glyphnet", "cutting", "weights", "backbones", "catalogue", "engines", "features", "heads", "fitting"),
+    *("glyphnet", "cutting", "weights", "backbones", "catalogue", "batchnorm"),
+    *("engines", "features", "adaptation", "heads", "fitting"),
     *(
         "runs",
         "classifier",
         "transforms",
         "batches",
         "minibatch",
+        "tuning",
         "sweep",
         "roster",
         "breakdown",
@@ -53,8 +55,8 @@ LADDER = [
         "report",
         "tensorboard",
     ),
-    *("training", "controls", "sensitivity", "choosing", "exhibits"),
-    *("forecast", "experiment", "previews", "pretrain", "cli"),
+    *("preparation", "training", "controls", "sensitivity", "choosing", "exhibits"),
+    *("needs", "forecast", "experiment", "previews", "pretrain", "cli"),
 ]
 OUTSIDE = ["__init__", "__main__"]  # names for users: they stand on top
 MOST_LINES = 400

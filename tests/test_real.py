@@ -16,7 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import blurtrain
-from blurtrain import backbones, comparison, forecast, minibatch, report, runs, tables, training
+from blurtrain import backbones, comparison, forecast, minibatch, preparation, report, runs, tables, training
 from blurtrain.cli import main
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, MinibatchConfig
 from blurtrain.decoding import Geometry
@@ -198,7 +198,7 @@ def test_folders_that_cannot_be_used_are_told_unread(
         check_source(DataConfig(root=str(photo_folder)), extra)
     monkeypatch.setattr(backbones, "load", lambda *_: pytest.fail("the backbone is read first"))
     with pytest.raises(DataError, match=sentence):
-        training.prepare(config_in(tmp_path, photo_folder, extra))
+        preparation.prepare(config_in(tmp_path, photo_folder, extra))
     assert not (tmp_path / "cache").exists()
 
 
@@ -294,7 +294,7 @@ def test_photographs_change_no_fitted_number(
     made = []
     for place, sets in (("without", {}), ("with", extra)):
         config = config_in(tmp_path / place, root, sets, stored=stored)
-        training.train(config, training.prepare(config))
+        training.train(config, preparation.prepare(config))
         made.append(config)
     assert fitted_numbers(made[0]) == fitted_numbers(made[1])
     without, others = map(run_json, made)
@@ -310,7 +310,7 @@ def test_they_pass_the_backbone_once_and_are_never_read_before_the_fit(
 ) -> None:
     watched = Watched(monkeypatch)
     config = config_in(tmp_path, photo_folder, extra)
-    training.train(config, training.prepare(config))
+    training.train(config, preparation.prepare(config))
     loaded = watched.images
     assert loaded is not None
     real = set(loaded.tested.tolist()) - set(loaded.test.tolist())
@@ -326,7 +326,7 @@ def test_training_on_images_reads_none_of_them(
     photo_folder: Path, extra: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_in(tmp_path, photo_folder, extra, stored=False)
-    ready, fit = training.prepare(config), minibatch.fit
+    ready, fit = preparation.prepare(config), minibatch.fit
     seen: list[int] = []
     in_training: list[int] = []
 
@@ -362,7 +362,7 @@ def test_predictions_are_those_of_the_photographs(compared: Config) -> None:
     """The refitted head, from its file, on features that are computed again."""
     from safetensors.numpy import load_file
 
-    ready = training.prepare(compared)
+    ready = preparation.prepare(compared)
     assert ready.store is not None
     head = load_file(compared.run_folder / "head.safetensors")
     for name, positions in ready.images.extra_tests.items():
@@ -592,7 +592,7 @@ def test_forecast_counts_them(compared: Config, tmp_path: Path, monkeypatch: pyt
     assert (found.decoded, found.forward_passes) == (39 + 17, 24 * 3 + 15 * 3 + 17)
     fresh = forecast.forecast([replace(config, cache=False)])
     assert fresh.forward_passes == (2 + 1) * 24 * 3 + 15 * 3 + 17
-    known = survey(compared.data, training.prepare(compared).backbone.preprocessing.geometry, compared.cache,
+    known = survey(compared.data, preparation.prepare(compared).backbone.preprocessing.geometry, compared.cache,
                    compared.extra_tests)  # fmt: skip
     assert (len(known.unread), len(known.images.tested)) == (0, 32)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jaxtyping import Int64, UInt8
 
-from blurtrain import choosing, exhibits, experiment, images, runs, store, training
+from blurtrain import choosing, exhibits, experiment, images, preparation, runs, store, training
 from blurtrain.choosing import Tried
 from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, OnBadImage
 from blurtrain.decoding import Geometry
@@ -86,7 +86,7 @@ def test_chosen_copies_are_slight_and_the_config_is_whole(tmp_path: Path) -> Non
 
 def test_every_image_is_judged_by_the_head_that_was_not_fitted_on_it(tmp_path: Path) -> None:
     config = config_in(tmp_path)
-    ready = training.prepare(config)
+    ready = preparation.prepare(config)
     aims = (Blur("gaussian", 2.0),)
     choosing._extract(config, ready, (), aims)
     tried = choosing._try(config, (), aims, ready)

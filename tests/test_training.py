@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blurtrain import backbones, fitting, training
+from blurtrain import backbones, fitting, preparation, training
 from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
 from blurtrain.fitting import Fit
+from blurtrain.preparation import Prepared, inputs_of
 from blurtrain.sweep import read_predictions
-from blurtrain.training import Prepared, inputs_of
 from blurtrain.views import Blur
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -34,7 +34,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.fixture(scope="module")
 def ready(config: Config) -> Prepared:
-    return training.prepare(config)
+    return preparation.prepare(config)
 
 
 # Inputs
@@ -99,7 +99,7 @@ def test_half_precision_changes_no_accuracy(tmp_path: Path) -> None:
             runs=tmp_path / "runs",
             cache=tmp_path / "cache",
         )
-        folder = training.train(config, training.prepare(config))
+        folder = training.train(config, preparation.prepare(config))
         found[precision] = [read_predictions(folder / "predictions.parquet", view) for view in config.test_views]
     for whole, half in zip(*found.values(), strict=True):
         assert np.mean(whole.predicted != half.predicted) < 0.003
