@@ -796,6 +796,8 @@ def is_same(written: object, taken: object) -> bool:
     """Whether a value was taken as it was written; a number may have been written as a text."""
     if isinstance(taken, tuple):
         return isinstance(written, list) and len(written) == len(taken) and all(map(is_same, written, taken))
+    if isinstance(taken, dict):
+        return written == taken
     if isinstance(taken, bool) or taken is None:
         return taken is written or str(written).lower() == ("true" if taken else "false") or written in ("null", "~")
     if isinstance(taken, dict):
@@ -843,7 +845,7 @@ def test_hostile_value_is_refused_or_taken_as_it_is(key: tuple[str, ...], route:
         got = config_or_sentence(words)
         if isinstance(got, Config):
             written = words[0].partition("=")[2] if route != "file" and key[1:2] != ("0",) else value
-            if isinstance(value_at(got, key), tuple):
+            if isinstance(value_at(got, key), tuple | dict):
                 written = value
             assert is_same(written, value_at(got, key)), (value, value_at(got, key))
             assert "\0" not in str(value) or key == ("backbone", "name"), value  # no file can be called so

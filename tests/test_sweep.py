@@ -272,3 +272,26 @@ def test_csv_holds_the_same_as_json(experiment: Config) -> None:
     assert [list(row) for row in read] == [list(row) for row in rows]
     for text, row in zip(read, rows, strict=True):
         assert text == {key: "" if value is None else str(value) for key, value in row.items()}
+
+
+def test_really_blurred_photographs_have_images_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "BLOCK", 3)
+    own = sweep.Subjects(np.array([b"p", b"q", b"r", b"s"]), ["p", "p", "r", "s"], np.array([4, 0, 1, 2]))
+    sweep.write_predictions(
+        tmp_path / "predictions.parquet",
+        ids=np.array([f"image-{i}".encode() for i in range(IMAGES)]),
+        groups=[f"font-{i // 2}" for i in range(IMAGES)],
+        labels=LABELS,
+        views=VIEWS,
+        heads=HEADS,
+        logits=lambda view, block: made_up_logits(view)[:, : 4 if view == PHONE else IMAGES][:, block],
+        real={PHONE: own},
+    )
+    read = sweep.read_predictions(tmp_path / "predictions.parquet", PHONE)
+    assert (read.images.tolist(), read.groups.tolist()) == (["p", "q", "r", "s"], ["p", "p", "r", "s"])
+    assert read.labels.tolist() == [4, 0, 1, 2]
+    np.testing.assert_array_equal(read.predicted, made_up_logits(PHONE)[:, :4].argmax(-1))
+    row = sweep.metrics_of(read, PHONE, CLASSES, 2.5)
+    assert (row.view, row.family, row.curve, row.images) == ("phone", "real", "phone", 4)
+    assert (row.strength, row.strength_native, row.angle) == (None, None, None)
+    assert len(sweep.read_predictions(tmp_path / "predictions.parquet", CLEAN).labels) == IMAGES
