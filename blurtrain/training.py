@@ -24,7 +24,6 @@ from blurtrain.rows import Rows
 from blurtrain.version import VERSION
 from blurtrain.views import CLEAN, Blur, RealView, View
 
-EXPORT_CHECK_IMAGES = 8  # real images on which a new export of the backbone is compared with torch
 CHECKPOINT = ".checkpoint-"
 SAMPLES = 4  # test images shown in TensorBoard
 
@@ -61,7 +60,7 @@ def prepare(config: Config) -> Prepared:
     fingerprint = backbone.fingerprint()
     if config.cache is False:
         return Prepared(loaded, backbone, fingerprint, engines.TorchEngine(backbone), None)
-    sample = loaded.read_pixels(loaded.train[:EXPORT_CHECK_IMAGES])
+    sample = loaded.read_pixels(loaded.train[: engines.CHECK_IMAGES])
     engine = engines.build(backbone, config.engine, config.cache, sample)
     store = features.store_for(backbone, engine, config.cache, config.precision)
     return Prepared(loaded, backbone, fingerprint, engine, store)
