@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from blurtrain.classifier import BlurClassifier, ImageBatch
     from blurtrain.experiment import compare, compare_runs, train
     from blurtrain.heads import FeatureDataModule
+    from blurtrain.own_head import pretrained
     from blurtrain.previews import preview
     from blurtrain.transforms import KernelBlur
 
@@ -38,6 +39,7 @@ __all__ = [
     "blur",
     "compare",
     "compare_runs",
+    "pretrained",
     "preview",
     "train",
 ]
@@ -52,6 +54,7 @@ _LAZY = {
     "blur": "blur",
     "compare": "experiment",
     "compare_runs": "experiment",
+    "pretrained": "own_head",
     "preview": "previews",
     "train": "experiment",
 }

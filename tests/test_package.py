@@ -53,6 +53,7 @@ LADDER = [
         "report",
         "tensorboard",
     ),
+    *("class_folders", "mce", "answers", "own_head"),
     *("training", "evidence", "sensitivity", "recommend", "exhibits"),
     *("forecast", "experiment", "previews", "pretrain", "cli"),
 ]
