@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from blurtrain.classifier import BlurClassifier, ImageBatch
     from blurtrain.experiment import compare, compare_runs, evidence, recommend, train
     from blurtrain.heads import FeatureDataModule
+    from blurtrain.own_head import pretrained
     from blurtrain.previews import preview
     from blurtrain.transforms import KernelBlur
 
@@ -39,6 +40,7 @@ __all__ = [
     "compare",
     "compare_runs",
     "evidence",
+    "pretrained",
     "preview",
     "recommend",
     "train",
@@ -55,6 +57,7 @@ _LAZY = {
     "compare": "experiment",
     "compare_runs": "experiment",
     "evidence": "experiment",
+    "pretrained": "own_head",
     "preview": "previews",
     "recommend": "experiment",
     "train": "experiment",

@@ -14,14 +14,14 @@ import torchvision.models
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blurtrain import glyphnet
+from blurtrain import glyphnet, glyphs
 from blurtrain.config import WEIGHT_SUFFIXES, BackboneConfig
-from blurtrain.cutting import cut_head, hollow
+from blurtrain.cutting import Cut, cut_head, find_head, hollow, keep_head
 from blurtrain.decoding import Geometry
 from blurtrain.errors import BackboneError
 from blurtrain.files import sha256
 from blurtrain.progress import say
-from blurtrain.weights import fill
+from blurtrain.weights import fill, require_head
 from blurtrain.weights import read_weights as read_weights  # its name for users of this module
 
 EMBEDDED = "glyphnet"
@@ -42,7 +42,7 @@ class Preprocessing:
 
 
 class FrozenBackbone(nn.Module):
-    """A convolutional network without its head, as a fixed function from images to features.
+    """A convolutional network, in general without its head, as a fixed function from images to features.
 
     Freezing is this type: its network stays in eval mode whatever `train()` is told, has no gradients, and so
     keeps its batch-norm statistics.
@@ -115,9 +115,44 @@ def load(config: BackboneConfig) -> FrozenBackbone:
         BackboneError: If the network is not known, its weights cannot be had or do not fit, or it has no head
             that can be cut.
     """
+    source, preprocessing = _source(config)
+    network = hollow(source.build)
+    cut = cut_head(network, config.name, preprocessing.geometry.crop)
+    return _filled(network, cut, source, source.read(), config.name, preprocessing)
+
+
+def load_whole(config: BackboneConfig) -> FrozenBackbone:
+    """Import the network that a config names with its own head, frozen: its features are the logits of its outputs.
+
+    Raises:
+        BackboneError: As `load`, or if the weights lack the head or have another.
+    """
+    source, preprocessing = _source(config)
+    network, crop = hollow(source.build), preprocessing.geometry.crop
+    found = find_head(network, config.name, crop)
+    state = source.read()
+    require_head(found, state, source.origin, config.name)
+    return _filled(network, keep_head(network, found, crop), source, state, config.name, preprocessing)
+
+
+def outputs(name: str) -> tuple[str, ...]:
+    """What the outputs of a network's own head stand for, in their order.
+
+    Raises:
+        BackboneError: If the network is not known.
+    """
+    if name == EMBEDDED:
+        return tuple(glyphs.LETTERS)
+    _require_known(name)
+    categories: list[str] = _default_weights(name).meta["categories"]
+    return tuple(categories)
+
+
+def _source(config: BackboneConfig) -> tuple[Source, Preprocessing]:
+    """Where a network comes from, and how the config wants images prepared for it."""
     source = _embedded(config) if config.name == EMBEDDED else _torchvision(config)
     own = source.preprocessing
-    preprocessing = Preprocessing(
+    return source, Preprocessing(
         geometry=Geometry(
             resize=config.resize or own.geometry.resize,
             crop=config.crop or own.geometry.crop,
@@ -126,12 +161,21 @@ def load(config: BackboneConfig) -> FrozenBackbone:
         mean=config.mean or own.mean,
         std=config.std or own.std,
     )
-    network = hollow(source.build)
-    cut = cut_head(network, config.name, preprocessing.geometry.crop)
-    notes = [source.note, fill(network, cut, source.read(), source.origin, config.name)]
+
+
+def _filled(
+    network: nn.Module,
+    cut: Cut,
+    source: Source,
+    state: Mapping[str, Tensor],
+    name: str,
+    preprocessing: Preprocessing,
+) -> FrozenBackbone:
+    """A hollow network with its weights, frozen."""
+    notes = [source.note, fill(network, cut, state, source.origin, name)]
     for note in filter(None, notes):
         say(note)
-    return FrozenBackbone(network, config.name, preprocessing, cut.features)
+    return FrozenBackbone(network, name, preprocessing, cut.features)
 
 
 def names() -> list[str]:
@@ -184,9 +228,8 @@ def _embedded(config: BackboneConfig) -> Source:
 
 
 def _torchvision(config: BackboneConfig) -> Source:
-    known, build = names(), architecture(config.name)
-    if config.name not in known:
-        raise BackboneError(f"backbone.name {config.name!r} is not known: {nearest(config.name, known)}")
+    _require_known(config.name)
+    build = architecture(config.name)
     choices = torchvision.models.get_model_weights(config.name)
     if config.weights in choices.__members__:
         _refuse_hash(config)
@@ -199,6 +242,12 @@ def _torchvision(config: BackboneConfig) -> Source:
     note = f"the preprocessing of {config.name} {assumed.name} ({geometry}) is assumed"
     note += "; backbone.mean, std, resize and crop change it"
     return _given(config, build, own, " or ".join(choices.__members__), note)
+
+
+def _require_known(name: str) -> None:
+    known = names()
+    if name not in known:
+        raise BackboneError(f"backbone.name {name!r} is not known: {nearest(name, known)}")
 
 
 def _given(

@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": "train a config's arm and its baseline where missing, and compare them; or compare runs",
     "evidence": "compare a config's copies with controls, other families, numbers and strengths of copies",
     "recommend": "choose copies on the validation images alone, and write the config that has them",
+    "pretrained": "show how an imported network with its own head breaks under blur; nothing is trained",
     "preview": "draw some training images as the network sees them, through the config's copies and sweep",
     "backbones": "list the networks that can be imported",
     "cache": "show what the store holds, and remove what is no longer used",
@@ -191,6 +192,27 @@ def _recommend(words: Sequence[str]) -> None:
     print(f"\nConfig: {out}   Next: blurtrain compare --config {out} --name NAME")
 
 
+def _pretrained(words: Sequence[str]) -> None:
+    parser = _config_parser("pretrained")
+    parser.add_argument(
+        "--mapping",
+        type=Path,
+        metavar="FILE",
+        help="a CSV file of two columns, folder and class: an index or WordNet id",
+    )
+    parsed = parser.parse_words(words)
+    config = _config(parser, parsed)
+    from blurtrain import answers, own_head
+
+    folder = own_head.pretrained(config, parsed.mapping)
+    result = own_head.read_pretrained(folder)
+    print(answers.table(result))
+    if result["skipped"]:
+        count = len(result["skipped"])
+        print(f"\nSkipped: {count} bad image{'s' * (count > 1)}, listed in {folder / own_head.RESULT}")
+    print(f"\nTables: {folder / own_head.TABLE}, {folder / own_head.RESULT}\nPicture: {folder / own_head.PICTURE}")
+
+
 def _print_skipped(folders: Sequence[Path]) -> None:
     """How many images were left out, where there are any."""
     from blurtrain import runs
@@ -277,6 +299,7 @@ _RUN: dict[str, Callable[[Sequence[str]], None]] = {
     "compare": _compare,
     "evidence": _evidence,
     "recommend": _recommend,
+    "pretrained": _pretrained,
     "preview": _preview,
     "backbones": _backbones,
     "cache": _cache,

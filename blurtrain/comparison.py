@@ -223,10 +223,8 @@ def _result(
     }
 
 
-def _compare_view(
-    arms: Arms, view: Blur, heavy: bool, read: _View, correct: Mapping[str, Bool[np.ndarray, "heads images"]]
-) -> dict[str, JsonValue]:
-    side = arms.side
+def described_view(view: Blur, side: int) -> dict[str, JsonValue]:
+    """What a view is, as JSON has it, for images of that side in px."""
     return {
         "family": view.family,
         "strength": view.strength,
@@ -236,9 +234,13 @@ def _compare_view(
         "border": view.border,
         "name": view.name,
         "curve": view.curve,
-        "heavy": heavy,
-        **_side_by_side(arms, read, correct),
     }
+
+
+def _compare_view(
+    arms: Arms, view: Blur, heavy: bool, read: _View, correct: Mapping[str, Bool[np.ndarray, "heads images"]]
+) -> dict[str, JsonValue]:
+    return {**described_view(view, arms.side), "heavy": heavy, **_side_by_side(arms, read, correct)}
 
 
 def _real(arms: Arms) -> list[dict[str, JsonValue]]:

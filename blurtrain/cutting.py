@@ -18,7 +18,7 @@ class Cut:
     """What was cut off a network.
 
     Args:
-        head: Path of the last layer.
+        head: Path of the last layer; empty where it was kept.
         head_shapes: Shapes of its weights, by their keys in the whole network's state.
         idle: Paths of the parts that never run in eval mode: auxiliary classifiers.
         features: Width of what the rest gives.
@@ -84,6 +84,23 @@ def cut_head(network: nn.Module, name: str, crop: int) -> Cut:
     if shape != (1, cut.features):
         raise BackboneError(f"{name} without its last layer gives shape {shape}, not the layer's {cut.features} inputs")
     return cut
+
+
+def keep_head(network: nn.Module, found: Cut, crop: int) -> Cut:
+    """Leave a network its head: only parts that never run are replaced by the identity, in place.
+
+    Args:
+        network: Real or hollow; only shapes are looked at.
+        found: What `find_head` has found in it.
+        crop: Side of the square that it is to see, in px.
+
+    Returns:
+        What was cut off: no head; its features are the network's own outputs.
+    """
+    for path in found.idle:
+        network.set_submodule(path, nn.Identity())
+    (_, outputs), _ = _run(network, crop)
+    return Cut("", {}, found.idle, outputs)
 
 
 def find_head(network: nn.Module, name: str, crop: int) -> Cut:

@@ -35,6 +35,7 @@ from blurtrain.progress import say
 from blurtrain.views import CLEAN, Blur
 
 TOLERANCE = 1e-4  # of the features' scale: an engine that differs more is not used
+CHECK_IMAGES = 8  # real ones on which a new export is compared with torch
 EXPORT_VERSION = 2  # raise it when the same backbone would be exported otherwise
 CPU_BATCH = 8  # per core: fewer images leave kernels short of work, more leave cores idle at the end of a view
 GPU_BATCH = 4096  # as many as `batch_size` says

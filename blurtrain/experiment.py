@@ -30,6 +30,8 @@ def train(config: Config) -> Path:
         say(f"{config.run_folder} is finished already; --name gives another run")
         return config.run_folder
 
+    from blurtrain import preparation  # imports torch, which a finished run does not need
+
     _train_alone(config, preparation.prepare(config))
     return config.run_folder
 
@@ -58,6 +60,8 @@ def compare(config: Config) -> Path:
     arms = [config.baseline(), config]
     unfinished = [arm for arm in arms if not runs.is_finished(arm)]
     if unfinished:
+        from blurtrain import preparation  # imports torch, which finished runs do not need
+
         prepared = preparation.prepare(config)
         for arm in arms:
             if arm not in unfinished:  # told before the other arm is trained
@@ -80,7 +84,7 @@ def evidence(config: Config) -> Path:
     if runs.is_finished(config, folder, made):
         say(f"{folder} is finished already")
         return folder
-    from blurtrain import controls, exhibits, sensitivity  # torch, which finished evidence does not need
+    from blurtrain import controls, exhibits, preparation, sensitivity  # torch, which finished evidence does not need
 
     controls.check(config)
     ready = preparation.prepare(config)
@@ -109,7 +113,7 @@ def recommend(config: Config, out: Path) -> dict[str, Any]:
     Raises:
         BlurtrainError: As `train`.
     """
-    from blurtrain import choosing, controls
+    from blurtrain import choosing, controls, preparation
 
     controls.require_store(config, "recommend")
     chosen = choosing.recommend(config, preparation.prepare(config))

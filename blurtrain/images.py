@@ -141,6 +141,8 @@ def load(
     cache: Path | Literal[False],
     on_bad_image: OnBadImage = "error",
     extra_tests: Mapping[str, str] | None = None,
+    *,
+    trained: bool = True,
 ) -> ImageSet:
     """Decode every image, or find it stored, name it by its content, and split.
 
@@ -151,13 +153,14 @@ def load(
             are decoded anew whenever they are read.
         on_bad_image: Whether an image that cannot be used is an error or is left out.
         extra_tests: Folders of further test sets by name.
+        trained: Whether a head is to be trained on them; else all are test images.
 
     Raises:
         DataError: If the source cannot be used, or an image cannot and is not to be left out; every such image is
             counted, the first named.
         StoreError: If the store cannot be read or written.
     """
-    whole = reduced(open_source(config, extra_tests), geometry)
+    whole = reduced(open_source(config, extra_tests, trained=trained), geometry)
     for note in whole.notes:
         say(note)
     bad: Bad = {}
@@ -176,7 +179,10 @@ def load(
         sizes = table.read(keys, "size")
         pixels = StoredPixels(table, keys)
     _mention_rare_formats(source)
-    return _image_set(config, geometry, whole, source, bad, ids, sizes, pixels)
+    loaded = _image_set(config, geometry, whole, source, bad, ids, sizes, pixels)
+    if trained:
+        _require_trained_classes(loaded, len(bad))
+    return loaded
 
 
 def _image_set(
@@ -193,7 +199,8 @@ def _image_set(
     labels = np.array([item.label for item in source.items], np.int64)
     first = sum(item.extra_test is None for item in source.items)  # images: those of further test sets stand behind
     train, validation, test = split(source.items[:first], ids[:first], labels[:first], config.test_fraction)
-    _require_every_class(source, labels, train, test, len(bad))
+    if len(test) == 0:
+        raise DataError(f"the test split has no images{_besides(len(bad))}")
     extra = further_tests(source.items, ids, labels, np.r_[train, validation])
     _require_extra_images(whole.items, extra)
     group_labels, groups = _groups(source.items, ids)
@@ -252,6 +259,7 @@ def survey(
         if not unread.all():
             ids[~unread] = contents(table, ids[~unread])
     loaded = _image_set(config, geometry, whole, source, bad, ids, sizes, DecodedPixels(source, geometry))
+    _require_trained_classes(loaded, len(bad))
     return Survey(loaded, np.flatnonzero(unread))
 
 
@@ -313,13 +321,14 @@ def folds(images: ImageSet, count: int) -> Int64[np.ndarray, " train"]:
     return fold
 
 
-def _require_every_class(source: Source, labels: np.ndarray, train: np.ndarray, test: np.ndarray, bad: int) -> None:
-    besides = f" ({bad} bad images are left out)" if bad else ""
-    for label, name in enumerate(source.classes):
-        if not (labels[train] == label).any():
-            raise DataError(f"class {name!r} has no training image left that is not also a test image{besides}")
-    if len(test) == 0:
-        raise DataError(f"the test split has no images{besides}")
+def _require_trained_classes(loaded: ImageSet, bad: int) -> None:
+    for label, name in enumerate(loaded.classes):
+        if not (loaded.labels[loaded.train] == label).any():
+            raise DataError(f"class {name!r} has no training image left that is not also a test image{_besides(bad)}")
+
+
+def _besides(bad: int) -> str:
+    return f" ({bad} bad images are left out)" if bad else ""
 
 
 def _require_extra_images(items: Sequence[Item], found: Mapping[str, np.ndarray]) -> None:

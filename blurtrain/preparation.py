@@ -13,8 +13,6 @@ from blurtrain.files import sha256
 from blurtrain.kernels import content, kernel
 from blurtrain.views import CLEAN, Blur
 
-EXPORT_CHECK_IMAGES = 8  # real images on which a new export of the backbone is compared with torch
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -58,7 +56,7 @@ def _run_by(
     """What runs a backbone, and where its features are stored."""
     if config.cache is False:
         return engines.TorchEngine(backbone), None
-    sample = loaded.read_pixels(loaded.train[:EXPORT_CHECK_IMAGES])
+    sample = loaded.read_pixels(loaded.train[: engines.CHECK_IMAGES])
     engine = engines.build(backbone, config.engine, config.cache, sample)
     return engine, features.store_for(backbone, engine, config.cache, config.precision)
 

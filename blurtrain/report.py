@@ -43,15 +43,17 @@ def terminal_table(comparison: Comparison) -> str:
 
 def _sections(comparison: Comparison, arms: Sequence[str]) -> list[list[list[str]]]:
     """Rows that belong together: blurs of the sweep, their heavy mean, photographs that were blurred really."""
-    sections = [[_cells(view, _label(view, comparison), arms) for view in comparison["views"]]]
+    sections = [[_cells(view, label(view, comparison), arms) for view in comparison["views"]]]
     if comparison["heavy_mean"]:
         sections.append([_cells(comparison["heavy_mean"], "mean of heavy *", arms)])
     if comparison["real"]:
-        sections.append([_cells(view, f"{view['name']} ({_images(view)})", arms) for view in comparison["real"]])
+        sections.append(
+            [_cells(view, f"{view['name']} ({images_in_words(view)})", arms) for view in comparison["real"]]
+        )
     return sections
 
 
-def _images(counts: Mapping[str, Any]) -> str:
+def images_in_words(counts: Mapping[str, Any]) -> str:
     """How many images there are, and groups where these are fewer."""
     groups = "" if counts["groups"] == counts["n_test"] else f" in {counts['groups']} groups"
     return f"{counts['n_test']} image{'s' * (counts['n_test'] > 1)}{groups}"
@@ -115,12 +117,13 @@ def sweep_table(folder: Path) -> str:
 def _counts(comparison: Comparison) -> str:
     heads = comparison["heads"]
     return (
-        f"Accuracy in % on {_images(comparison).replace(' image', ' test image')}, "
+        f"Accuracy in % on {images_in_words(comparison).replace(' image', ' test image')}, "
         f"mean of {heads} head{'s' * (heads > 1)} an arm; blur in px at network size"
     )
 
 
-def _label(view: Mapping[str, Any], comparison: Comparison) -> str:
+def label(view: Mapping[str, Any], comparison: Comparison) -> str:
+    """A view's name with its strength in native pixels, and a star where it is heavy."""
     star = " *" if view["heavy"] else ""
     native = view["strength"] * comparison["native_pixels_per_pixel"]
     in_pixels = view["strength"] and not view["parameters"]
@@ -146,17 +149,13 @@ def p_text(value: float | None) -> str:
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
-    if comparison["severities"]:
-        yield f"Severities: {comparison['severities']}; {RESULT} has the parameters of each."
+    yield from severities(comparison, RESULT)
     if not comparison["heavy_mean"]:
         yield "No view is heavy: none is at least twice as wide as the strongest copy."
         return
     if comparison["heads"] > 1:
         yield "Heads share most of their training images: a fresh training set would change more than they show."
-    for view in comparison["views"]:
-        effective = view["standard_deviation"]
-        if effective < SHORTFALL * _nominal(view):
-            yield f"{view['name']}: sampled at whole pixels, its standard deviation is {effective:.2f} px."
+    yield from shortfalls(comparison)
     yield "* heavy: at least twice as wide as the strongest copy; p of each such view is adjusted (Holm)"
     for name, other in comparison["heavy_mean"]["against_reference"].items():
         clean = comparison["views"][0]["against_reference"][name]
@@ -164,6 +163,20 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield finding(name, other, clean, comparison)
     if comparison.get("equal_epochs"):
         yield from _equal_epochs(comparison)
+
+
+def severities(comparison: Comparison, file: str) -> Iterator[str]:
+    """Where ImageNet-C's severities are explained, where there are any."""
+    if comparison["severities"]:
+        yield f"Severities: {comparison['severities']}; {file} has the parameters of each."
+
+
+def shortfalls(comparison: Comparison) -> Iterator[str]:
+    """Which blurs are narrower than their strengths say."""
+    for view in comparison["views"]:
+        effective = view["standard_deviation"]
+        if effective < SHORTFALL * _nominal(view):
+            yield f"{view['name']}: sampled at whole pixels, its standard deviation is {effective:.2f} px."
 
 
 def _equal_epochs(comparison: Comparison) -> Iterator[str]:
@@ -242,10 +255,15 @@ def markdown_table(comparison: Comparison) -> str:
     return "\n".join([_counts(comparison), "", *lines, "", *notes])
 
 
-def accuracy_picture(path: Path, comparison: Comparison) -> None:
+def accuracy_picture(path: Path, comparison: Comparison, title: str = "") -> None:
     """Accuracy versus strength, one panel a curve, with 95 % bands and the heavy range shaded.
 
     Photographs that were blurred really stand in a last panel, a point and its interval for each set and arm.
+
+    Args:
+        path: The file, a PNG.
+        comparison: Its views with their arms, and real photographs.
+        title: Above the panels, where it is not the comparison's own.
 
     Raises:
         StoreError: If the file cannot be written.
@@ -268,7 +286,7 @@ def accuracy_picture(path: Path, comparison: Comparison) -> None:
         _draw_real(panels[len(curves)], comparison)
     for panel in panels[count:]:
         panel.remove()
-    figure.suptitle(_title(comparison), fontsize=11)
+    figure.suptitle(title or _title(comparison), fontsize=11)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png")
 
@@ -305,7 +323,7 @@ def _draw_real(panel: Any, comparison: Comparison) -> None:  # noqa: ANN401 - ma
         (shown[name],) = panel.plot(places, heights, line[0], color=colour)
         for at, height, low, high in known:
             panel.errorbar([at], [height], [[height - low], [high - height]], color=colour, capsize=4)
-    names = [f"{textwrap.fill(view['name'], 20)}\n{_images(view)}" for view in views]
+    names = [f"{textwrap.fill(view['name'], 20)}\n{images_in_words(view)}" for view in views]
     panel.set_xticks(range(len(views)), names)
     panel.set_xlim(-0.6, len(views) - 0.4)
     panel.set_xlabel("really blurred photographs")

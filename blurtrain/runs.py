@@ -129,14 +129,19 @@ def begin(config: Config, folder: Path | None = None) -> Path:
     return folder
 
 
-def finish(folder: Path, result: Mapping[str, Any]) -> None:
+def finish(folder: Path, result: Mapping[str, Any], name: str = RESULT) -> None:
     """Write what a run found, with the checksums of its other files: now it is finished.
+
+    Args:
+        folder: Where they lie.
+        result: What was found.
+        name: Of the file that says it is finished.
 
     Raises:
         StoreError: If it cannot be written.
     """
-    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if _is_result(path.name)}
-    write_sealed(folder / RESULT, {**result, "files": files})
+    made = (path for path in sorted(folder.iterdir()) if path.is_file() and _is_result(path.name))
+    write_sealed(folder / name, {**result, "files": {path.name: file_sha256(path) for path in made}})
 
 
 def _is_result(name: str) -> bool:
@@ -199,20 +204,25 @@ def config_from(values: dict[str, Any]) -> Config:
     return Config(**vars(parser.instantiate(parser.parse_object(values))))
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: Path, name: str = RESULT, command: str = "train") -> Run:
     """A finished run.
+
+    Args:
+        folder: Where it lies.
+        name: Of the file that says it is finished.
+        command: Which has made it.
 
     Raises:
         RunError: If there is none in the folder, or it is damaged.
     """
     try:
-        result = read_sealed(folder / RESULT)
+        result = read_sealed(folder / name)
     except (FileNotFoundError, NotADirectoryError) as error:
         read_config(folder)  # what is no run at all says so
-        raise RunError(f"{folder} is not finished: run blurtrain train --config {folder / CONFIG}") from error
+        raise RunError(f"{folder} is not finished: run blurtrain {command} --config {folder / CONFIG}") from error
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{folder / RESULT} cannot be used ({error}): remove it, and blurtrain train --config {folder / CONFIG} "
+            f"{folder / name} cannot be used ({error}): remove it, and blurtrain {command} --config {folder / CONFIG} "
             "makes the run again"
         ) from error
     _as_written(folder, CONFIG, result)

@@ -14,7 +14,7 @@ from blurtrain import glyphs
 from blurtrain.config import EMBEDDED, DataConfig
 from blurtrain.decoding import FORMATS, decode
 from blurtrain.errors import DataError
-from blurtrain.files import file_sha256
+from blurtrain.files import file_sha256, sha256
 from blurtrain.folders import folders_in, image_files, is_folder, text_of, why_not
 from blurtrain.options import suggest
 
@@ -70,25 +70,28 @@ class Source(Protocol):
         """What a file says of itself before it is decoded; nothing where it says nothing."""
 
 
-class GlyphSource:
-    """The embedded set: digits drawn with fonts; a font is a statistical group."""
+class DrawnSource:
+    """Drawings of characters; a font is a statistical group.
 
-    classes = tuple("0123456789")
+    Args:
+        classes: The characters in the order of their labels.
+        splits: Recipes by the split that they belong to.
+    """
+
     notes = ()
 
-    def __init__(self, train: int, test: int, seed: int) -> None:
-        self._glyphs = [
-            *glyphs.glyphs("digits", "train", train, seed),
-            *glyphs.glyphs("digits", "test", test, seed),
-        ]
+    def __init__(self, classes: str, splits: Mapping[str, Sequence[glyphs.Glyph]]) -> None:
+        self.classes = tuple(classes)
+        self._glyphs = [glyph for drawn in splits.values() for glyph in drawn]
         self.items = [
             Item(
-                name=f"{'train' if i < train else 'test'}/{g.character}/{g.font}-{g.seed}",
-                label=int(g.character),
-                split="train" if i < train else "test",
-                group=g.font,
+                name=f"{split}/{glyph.character}/{glyph.font}-{glyph.seed}",
+                label=classes.index(glyph.character),
+                split=split,
+                group=glyph.font,
             )
-            for i, g in enumerate(self._glyphs)
+            for split, drawn in splits.items()
+            for glyph in drawn
         ]
 
     def key(self, index: int) -> str:
@@ -102,6 +105,26 @@ class GlyphSource:
     def header(self, index: int) -> Header | None:  # noqa: ARG002 - it is no file
         """Nothing."""
         return None
+
+
+class GlyphSource(DrawnSource):
+    """The embedded set: digits, the test split in fonts of its own."""
+
+    def __init__(self, train: int, test: int, seed: int) -> None:
+        super().__init__(
+            glyphs.DIGITS,
+            {
+                "train": glyphs.glyphs("digits", "train", train, seed),
+                "test": glyphs.glyphs("digits", "test", test, seed),
+            },
+        )
+
+
+class LetterSource(DrawnSource):
+    """What the embedded network was pre-trained on: fresh letters in the fonts that it has seen."""
+
+    def __init__(self, test: int, seed: int) -> None:
+        super().__init__(glyphs.LETTERS, {"test": glyphs.glyphs("letters", "validation", test, seed)})
 
 
 @dataclass(frozen=True)
@@ -154,6 +177,10 @@ class FileSource:
         self.notes: list[str] = []
         self._paths: list[Path] = []
 
+    def listing(self) -> str:
+        """SHA-256 of the files' names and sizes: had in a moment, but blind to a change that keeps both."""
+        return sha256(*(f"{item.name} {_size(path)}" for item, path in zip(self.items, self._paths, strict=True)))
+
     def key(self, index: int) -> str:
         """SHA-256 of the file's bytes."""
         return file_sha256(self._file(index))
@@ -186,12 +213,17 @@ class FolderSource(FileSource):
 
     Links to files and folders are followed wherever they lead, but no folder is entered twice within a class.
 
+    Args:
+        root: The folder.
+        trained: Whether a head is to be trained on it. Else all images are test images, or of split folders those of
+            the test split alone, and one class is enough.
+
     Raises:
         DataError: If a folder is missing or cannot be read, a class is empty, or a class is absent from the training
             split.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, trained: bool = True) -> None:
         super().__init__()
         self.root = root
         if not is_folder(root):
@@ -206,32 +238,38 @@ class FolderSource(FileSource):
         elif len(splits) < len(kinds):
             others = ", ".join(folder.name for folder in kinds if folder not in splits)
             self.notes.append(f"note: {others} beside the split folders of {root} is left out")
-        places: dict[Path, str | None] = {**splits} if splits else {root: None}
+        places: dict[Path, str | None] = {**splits} if splits else {root: None if trained else "test"}
+        if not trained:
+            places = {place: split for place, split in places.items() if split == "test"}
         found = [
             (split, folder, path)
             for place, split in places.items()
             for folder in folders_in(place)
             for path in image_files(folder, self.notes)
         ]
-        self._require_both_splits(splits, found)
+        if splits:
+            self._require_splits(("train", "test") if trained else ("test",), found)
         names = sorted({folder.name for _, folder, _ in found})
         self.classes = tuple(map(text_of, names))
-        if len(self.classes) < 2:
+        needed = 2 if trained else 1
+        if len(self.classes) < needed:
             raise DataError(
-                f"{root} has images of {len(self.classes)} class(es), and at least 2 are needed: give "
+                f"{root} has images of {len(self.classes)} class(es), and at least {needed} are needed: give "
                 "ROOT/train/CLASS and ROOT/test/CLASS, or ROOT/CLASS"
             )
-        self._require_trained_classes(found)
+        if trained:
+            self._require_trained_classes(found)
         label = {name: i for i, name in enumerate(names)}
         self.items = [Item(text_of(path.relative_to(root)), label[folder.name], split) for split, folder, path in found]
         self._paths = [path for _, _, path in found]
 
-    def _require_both_splits(self, splits: dict[Path, str], found: list[tuple[str | None, Path, Path]]) -> None:
-        for needed in ("train", "test") if splits else ():
+    def _require_splits(self, wanted: tuple[str, ...], found: list[tuple[str | None, Path, Path]]) -> None:
+        for needed in wanted:
             if not any(split == needed for split, _, _ in found):
+                both = len(wanted) > 1
                 raise DataError(
-                    f"{self.root} has no images in {needed}/CLASS: both train and test are needed, "
-                    "or class folders alone, which are then split by content"
+                    f"{self.root} has no images in {needed}/CLASS: {'both train and test are' if both else 'it is'} "
+                    f"needed, or class folders alone{', which are then split by content' if both else ''}"
                 )
 
     def _require_trained_classes(self, found: list[tuple[str | None, Path, Path]]) -> None:
@@ -326,21 +364,37 @@ class Joined:
         return part.header(place)
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file; none where it cannot be asked."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def why(error: DataError | OSError) -> str:
     """What is wrong with an image, to stand behind its name."""
     return str(error) if isinstance(error, DataError) else f"cannot be read ({error.strerror or error})"
 
 
-def open_source(config: DataConfig, extra_tests: Mapping[str, str] | None = None) -> Source:
+def open_source(config: DataConfig, extra_tests: Mapping[str, str] | None = None, *, trained: bool = True) -> Source:
     """The source that a config names, with further folders to test on behind it.
+
+    Args:
+        config: Of the images.
+        extra_tests: Folders of further test sets by name.
+        trained: Whether a head is to be trained on it; else it holds test images alone, and the embedded ones are
+            letters, which the embedded network knows already.
 
     Raises:
         DataError: As `FolderSource` and `ExtraSource`.
     """
     source: Source
-    if config.root == EMBEDDED:
+    if config.root != EMBEDDED:
+        source = FolderSource(Path(config.root), trained=trained)
+    elif trained:
         source = GlyphSource(config.glyphs.train, config.glyphs.test, config.glyphs.seed)
     else:
-        source = FolderSource(Path(config.root))
+        source = LetterSource(config.glyphs.test, config.glyphs.seed)
     further = [ExtraSource(name, Path(folder), source.classes) for name, folder in (extra_tests or {}).items()]
     return Joined((source, *further)) if further else source

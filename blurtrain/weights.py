@@ -89,12 +89,38 @@ def fill(network: nn.Module, cut: Cut, state: Mapping[str, Tensor], file: str, n
     return _about_classifier(cut, state, file, name)
 
 
+def require_head(found: Cut, state: Mapping[str, Tensor], file: str, name: str) -> None:
+    """Check that a file has the architecture's own head.
+
+    Args:
+        found: The head, as `blurtrain.cutting.find_head` gives it.
+        state: Of the whole network.
+        file: For errors.
+        name: Of the architecture, for errors.
+
+    Raises:
+        BackboneError: If it holds no classifier or another one.
+    """
+    if differs := _classifier_differs(found, state, name):
+        outputs = next(iter(found.head_shapes.values()))[0]
+        raise BackboneError(f"{file} holds {differs}: give weights with the head of {outputs} outputs")
+
+
 def _about_classifier(cut: Cut, state: Mapping[str, Tensor], file: str, name: str) -> str:
+    differs = _classifier_differs(cut, state, name)
+    if not differs:
+        return ""
+    is_absent = differs.startswith("no ")
+    return f"note: {file} holds {differs}: {'none is needed' if is_absent else 'it is left out'}"
+
+
+def _classifier_differs(cut: Cut, state: Mapping[str, Tensor], name: str) -> str:
+    """What classifier a file holds in place of the architecture's own; nothing where it holds that one."""
     found = {key: tuple(tensor.shape) for key, tensor in state.items() if is_within(key, cut.head)}
     if found == cut.head_shapes:
         return ""
     if not found:
-        return f"note: {file} holds no classifier ({', '.join(cut.head_shapes)}): none is needed"
+        return f"no classifier ({', '.join(cut.head_shapes)})"
     differing = sorted(
         key for key in found.keys() | cut.head_shapes.keys() if found.get(key) != cut.head_shapes.get(key)
     )
@@ -105,4 +131,4 @@ def _about_classifier(cut: Cut, state: Mapping[str, Tensor], file: str, name: st
         what = f"has shape {found[key]}, not {cut.head_shapes[key]}"
     else:
         what = f"is unknown to {name}"
-    return f"note: {file} holds another classifier than {name}'s ({key} {what}): it is left out"
+    return f"another classifier than {name}'s ({key} {what})"

@@ -149,11 +149,7 @@ FAMILY_SENTENCE = f"family: must be one of {', '.join(map(repr, FAMILIES))}, got
     ("words", "sentence"),
     [
         (["comapre"], "command 'comapre' is not known: did you mean 'compare'?"),
-        (
-            ["xyz"],
-            "command 'xyz' is not known: give one of train, compare, evidence, recommend, preview, backbones, cache, "
-            "pretrain",
-        ),
+        (["xyz"], f"command 'xyz' is not known: give one of {', '.join(COMMANDS)}"),
         (["train", "--head.fold", "3"], "option --head.fold is not known: did you mean 'head.folds'?"),
         (["train", "--batchsize=3"], "option --batchsize is not known: did you mean 'batch_size'?"),
         (["compare", "--zzz", "3"], "option --zzz is not known: blurtrain compare --help lists them"),

@@ -55,6 +55,7 @@ LADDER = [
         "report",
         "tensorboard",
     ),
+    *("class_folders", "mce", "answers", "own_head"),
     *("preparation", "training", "controls", "sensitivity", "choosing", "exhibits"),
     *("needs", "forecast", "experiment", "previews", "pretrain", "cli"),
 ]

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-EMBEDDED = {"__init__.py", "glyphnet.safetensors", "glyphnet.json", "LICENSE-FONTS"}
+EMBEDDED = {"__init__.py", "glyphnet.safetensors", "glyphnet.json", "imagenet_wnids.txt", "LICENSE-FONTS"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 NEEDED = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"]]
 NEEDED_TO_WORK = [*NEEDED, *PROJECT["project"]["optional-dependencies"]["dev"]]
