@@ -193,14 +193,16 @@ def forecast(arms: Sequence[Config], fitted: Sequence[Blur] | None = None) -> Fo
     running += _run(sampled, adapting, engines.TorchEngine(backbone), config.batch_size)
     distinct, computed = sum(plan.distinct for plan in plans), sum(sum(plan.absent.values()) for plan in plans)
     passes = computed + sum(adapting.values())
-    fits = [_fit(arm, survey.images, backbone.features) for arm in arms]
-    rows = _numbers(sorted({rows for rows, _ in fits}))
+    sizes = {len(arm.train_views): arm for arm in arms}  # arms of one size take equally long
+    fits = {size: _fit(arm, survey.images, backbone.features) for size, arm in sizes.items()}
+    fitting = sum(len(arm.head.l2) * fits[len(arm.train_views)][1] for arm in arms)
+    rows = _numbers(sorted(rows for rows, _ in fits.values()))
     heads = sum(len(arm.head.l2) for arm in arms) * (folds(config, survey.images) + 1)
     steps = (
         Step("start", f"libraries, {backbone.name}, {len(survey.images.ids):,} files", start + exporting),
         Step("images", f"{len(survey.unread):,} to read", decoding * len(survey.unread)),
         Step("backbone", f"{passes:,} forward passes, {distinct - computed:,} reused", running),
-        Step("heads", f"{heads} on {rows} rows of {backbone.features} features", sum(seconds for _, seconds in fits)),
+        Step("heads", f"{heads} on {rows} rows of {backbone.features} features", fitting),
         Step("results", "predictions, tables, events, pictures", _results(arms, survey.images, start)),
     )
     pixel_row = 3 * geometry.crop**2 + 2 * ID.itemsize + 8 + 3 * CRC
@@ -247,14 +249,14 @@ def _run(sampled: ImageSet, counts: dict[Blur, int], engine: Engine, batch_size:
 
 
 def _fit(arm: Config, loaded: ImageSet, width: int) -> tuple[int, float]:
-    """Rows of an arm, and seconds of its fit, judged by a few steps on random rows."""
+    """Rows of an arm, and seconds of its fit for each penalty, judged by a few steps on random rows."""
     rows = len(arm.train_views) * (len(loaded.train) + len(loaded.validation))
     classes, heads = len(loaded.classes), folds(arm, loaded)
     some = [rows] if rows <= FIT_ROWS else [FIT_ROWS // 4, FIT_ROWS]
     with threads_for(rows * width * heads * classes):
         taken = [_penalty(count, width, classes, heads) for count in some]
     growth = 0.0 if len(some) == 1 else max(0.0, (taken[1] - taken[0]) / (some[1] - some[0]))
-    return rows, len(arm.head.l2) * (taken[-1] + growth * (rows - some[-1]))
+    return rows, taken[-1] + growth * (rows - some[-1])
 
 
 def _penalty(rows: int, width: int, classes: int, heads: int) -> float:
