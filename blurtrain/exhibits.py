@@ -26,10 +26,11 @@ def tables(found: Evidence) -> str:
 def _counts(found: Evidence) -> str:
     groups = "" if found["groups"] == found["n_test"] else f" in {found['groups']} groups"
     heads = found["heads"]
-    return (
+    return fill(
         f"Accuracy in % on {found['n_test']} test images{groups}, mean of {heads} head{'s' * (heads > 1)} an arm; "
-        f"gains on the {found['reference']}\nin points with 95 % intervals; p adjusted over the table (Holm). "
-        f"Severities: {found['severities']}."
+        f"gains on the {found['reference']} in points with 95 % intervals; p adjusted over the table (Holm). "
+        f"Severities: {found['severities']}.",
+        WIDTH,
     )
 
 
@@ -130,7 +131,8 @@ def _short(gain: Mapping[str, Any]) -> str:
 def _sensitivity(found: Evidence) -> str:
     if not found["sensitivity"]:
         return ""
-    rows = [["setting", "baseline", "augmented", "gain under heavy blur", "95 % interval", "verdict"]]
+    title = "The gain under heavy blur with one thing decided otherwise; p is not adjusted"
+    rows = [["setting", "baseline", "augmented", "gain", "95 % interval", "verdict"]]
     for one in found["sensitivity"]:
         heavy = one["heavy"]
         accuracies = [f"{100 * heavy[arm]:.1f}" for arm in ("baseline", "augmented")]
@@ -138,7 +140,9 @@ def _sensitivity(found: Evidence) -> str:
             [one["setting"], *accuracies, f"{100 * heavy['difference']:+.1f}", _interval(heavy), heavy["verdict"]]
         )
     lines = aligned(rows)
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], fill(sentence(found["sensitivity"]), WIDTH)])
+    return "\n".join(
+        [title, lines[0], "-" * max(map(len, lines)), *lines[1:], fill(sentence(found["sensitivity"]), WIDTH)]
+    )
 
 
 def _passes(found: Evidence) -> str:
