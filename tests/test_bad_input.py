@@ -640,7 +640,7 @@ def test_file_that_vanishes_is_named(photo_folder: Path, step: str, monkeypatch:
     gone = photo_folder / "train/green/1.jpg"
     if step == "before it is hashed":
         source = FolderSource(photo_folder)
-        monkeypatch.setattr(images, "open_source", lambda *_: source)
+        monkeypatch.setattr(images, "open_source", lambda *_, **__: source)
         gone.unlink()
     elif step == "before it is decoded":
 

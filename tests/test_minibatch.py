@@ -21,6 +21,7 @@ from blurtrain.classifier import BlurClassifier
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, MinibatchConfig
 from blurtrain.errors import ConfigError, RunError
 from blurtrain.progress import progress
+from blurtrain.roster import TEST_IMAGES
 from blurtrain.runs import load_run
 from blurtrain.sweep import read_predictions
 from blurtrain.views import CLEAN
@@ -196,7 +197,7 @@ def test_the_best_heads_of_each_budget_are_kept() -> None:
 def test_nothing_is_stored_beside_the_run(config: Config, run_folder: Path) -> None:
     assert {path.name for path in config.runs.parent.iterdir()} == {"runs"}
     names = {path.name for path in run_folder.iterdir() if "tfevents" not in path.name}
-    tables = {"config.yaml", "run.json", "work.json", "predictions.parquet", "sweep.csv", "sweep.json"}
+    tables = {"config.yaml", "run.json", "work.json", "predictions.parquet", "sweep.csv", "sweep.json", TEST_IMAGES}
     assert names == tables | {f"{name}.safetensors" for name in FILES}
 
 

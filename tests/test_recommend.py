@@ -1,6 +1,7 @@
 """Recommended copies: chosen without the test split, by rules that are checked by hand."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,10 @@ def test_the_test_split_is_never_looked_at(tmp_path: Path, monkeypatch: pytest.M
     load, read = images.load, images.StoredPixels.read
     test_ids: set[bytes] = set()
 
-    def poisoned(config: DataConfig, geometry: Geometry, cache: Path, on_bad_image: OnBadImage) -> images.ImageSet:
-        loaded = load(config, geometry, cache, on_bad_image)
+    def poisoned(
+        config: DataConfig, geometry: Geometry, cache: Path, on_bad_image: OnBadImage, extra_tests: Mapping[str, str]
+    ) -> images.ImageSet:
+        loaded = load(config, geometry, cache, on_bad_image, extra_tests)
         test_ids.update(bytes(id_) for id_ in loaded.ids[loaded.test])
         loaded.labels[loaded.test] = (loaded.labels[loaded.test] + 1) % 10
         return loaded
