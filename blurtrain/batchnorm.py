@@ -72,9 +72,7 @@ def applied(backbone: FrozenBackbone, state: State) -> FrozenBackbone:
     """A copy of a backbone with other entries in its batch norms; it shares the parameters that stay the same."""
     shared = {id(tensor): tensor for key, tensor in backbone.network.named_parameters() if key not in state}
     changed = copy.deepcopy(backbone, shared)
-    own = (
-        changed.network.state_dict()
-    )  # which carries the version of each module's layout; MNASNet loads nothing without
+    own = changed.network.state_dict()  # with the version of each module's layout; MNASNet loads nothing without
     own.update(state)
     changed.network.load_state_dict(own)
     return changed

@@ -119,7 +119,8 @@ def of_evidence(config: Config) -> Forecast:
         BlurtrainError: As `blurtrain.preparation.prepare`.
     """
     controls.check(config)
-    side = backbones.load(config.backbone).preprocessing.geometry.crop
+    geometry = backbones.load(config.backbone).preprocessing.geometry
+    side = geometry.crop
     arms = {arm.config.train_views: arm.config for arm in controls.arms_of(config, side)}
     settings = list(sensitivity.settings(config, side))[1:] if controls.heavy_views(config, side) else []
     same = [setting.config for setting in settings if setting.scale == 1]
@@ -131,7 +132,7 @@ def of_evidence(config: Config) -> Forecast:
     whole = replace(main, steps=(*main.steps[:-1], results))
     for setting in settings:
         if setting.scale != 1:
-            resized = sensitivity.resized(setting, backbones.load(config.backbone).preprocessing.geometry)
+            resized = sensitivity.resized(setting, geometry)
             other = forecast([resized.baseline(), resized])
             work = Step(setting.name, "the same comparison", sum(step.seconds for step in other.steps[1:-1]))
             whole = Forecast(

@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64
 from safetensors.numpy import save_file
 
 from blurtrain import (
+    backbones,
     batchnorm,
     features,
     fitting,
@@ -263,10 +264,15 @@ def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows:
     )
 
 
+def _adapted(backbone: backbones.FrozenBackbone, trained: heads.Trained) -> str:
+    """Fingerprint of the backbone that the refitted head is used with."""
+    return batchnorm.applied(backbone, trained.refit.state(0)).fingerprint()
+
+
 def _result(config: Config, ready: Prepared, trained: heads.Trained) -> dict[str, Any]:
     """The contents of run.json."""
     loaded, backbone = ready.images, ready.backbone
-    changed, shapes = batchnorm.applied(backbone, trained.refit.state(0)), _trainable(config, ready)
+    shapes = _trainable(config, ready)
     return {
         "arm": config.arm,
         "classes": list(loaded.classes),
@@ -277,7 +283,7 @@ def _result(config: Config, ready: Prepared, trained: heads.Trained) -> dict[str
         "backbone": {
             "name": backbone.name,
             "fingerprint": ready.fingerprint,
-            **({"adapted": changed.fingerprint()} if config.changes_backbone else {}),
+            **({"adapted": _adapted(backbone, trained)} if config.changes_backbone else {}),
             "preprocessing": plain(backbone.preprocessing),
             "features": backbone.features,
         },
