@@ -73,8 +73,10 @@ def require_store(config: Config, command: str) -> None:
     """Refuse a config whose arms do not share stored features.
 
     Raises:
-        ConfigError: If ``cache`` is false, or ``bn`` adapts the backbone to each arm.
+        ConfigError: If ``cache`` is false, ``bn`` adapts the backbone to each arm, or the config is itself a control.
     """
+    if config.duplicated:
+        raise ConfigError(f"duplicated must be false for {command}, which looks at blurred copies, got True")
     if config.bn != "frozen":
         raise ConfigError(f"bn must be frozen for {command}, whose arms share one backbone, got {config.bn!r}")
     if config.cache is False:

@@ -303,6 +303,7 @@ def test_sentence_on_the_sensitivity(verdicts: list[str], said: str) -> None:
     [
         ({"copies": ()}, "copies is empty, so there is nothing to give evidence for"),
         ({"cache": False}, "cache must be a folder for evidence"),
+        ({"duplicated": True}, "duplicated must be false for evidence"),
         ({"bn": "adapt"}, "bn must be frozen for evidence, whose arms share one backbone, got 'adapt'"),
     ],
 )
