@@ -2,7 +2,8 @@
 
 Copies are added one by one, each time the one that gains most on heavily blurred validation images, as long as it
 gains more than one standard error and costs little on clean ones. Half of the validation images choose; the gain is
-stated on the other half, which took no part.
+stated on the other half, which took no part in choosing copies (each set's penalty follows from all validation
+images).
 """
 
 import math
@@ -76,8 +77,9 @@ def candidates(config: Config, side: int) -> list[Blur]:
         per_strength = spread(aim, side) / aim.strength
         for share in SHARES:
             strength = float(f"{share * widest / per_strength:.2g}")
-            if FAMILIES[aim.family].allows(strength):
-                found[replace(aim, strength=strength)] = None
+            view = replace(aim, strength=strength)
+            if FAMILIES[aim.family].allows(strength) and spread(view, side) <= widest:  # rounding may have widened it
+                found[view] = None
     return list(found)
 
 

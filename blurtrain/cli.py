@@ -179,7 +179,7 @@ def _recommend(words: Sequence[str]) -> None:
     parser.add_argument("--dry_run", action="store_true", help=DRY_RUN)
     parsed = parser.parse_words(words)
     config = _config(parser, parsed)
-    out = parsed.out or config.folder("recommend").with_suffix(".yaml")
+    out = parsed.out or config.runs / f"recommend-{config.experiment}.yaml"
     if out.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"out must be a file that ends in .yaml, got {str(out)!r}")
     from blurtrain import exhibits, experiment

@@ -86,7 +86,7 @@ def open_arms(folders: Sequence[Path]) -> Arms:
     for run in loaded:
         names = (run.config.arm, run.folder.name, str(run.folder))  # the first that no other run has
         named[next(name for name in names if name not in named)] = run
-    copies = tuple(view for run in loaded for view in run.config.train_views[1:])
+    copies = tuple(view for run in loaded for view in run.config.copy_views)
     views = first.config.test_views
     heavy = tuple(is_heavy(view, copies, first.side) for view in views)
     return Arms(named, views, heavy, tuple(sorted(first.config.real_views, key=lambda view: view.name)))

@@ -254,6 +254,11 @@ class Config:
         return (CLEAN,) * (1 + len(copies)) if self.duplicated else (CLEAN, *copies)
 
     @property
+    def copy_views(self) -> tuple[Blur, ...]:
+        """The blurs of the copies, also where clean images stand for them: what is heavy is measured by these."""
+        return self._expand(self.copies)
+
+    @property
     def test_views(self) -> tuple[Blur, ...]:
         """The clean view, then the blurs of the sweep by family and strength."""
         blurs = self._expand(self.sweep)

@@ -170,7 +170,7 @@ def sheet(config: Config, images: int = 4) -> Sheet:
     """
     if not 1 <= images <= MOST_IMAGES:
         raise ConfigError(f"images must be from 1 to {MOST_IMAGES}, got {images}")
-    copies = config.train_views[1:]
+    copies = config.copy_views
     views = (CLEAN, *sorted({*copies, *config.test_views} - {CLEAN}))
     if images * len(views) > MOST_PICTURES:
         raise ConfigError(

@@ -11,6 +11,7 @@ from blurtrain import controls, features, preparation
 from blurtrain.config import Config
 from blurtrain.decoding import Geometry
 from blurtrain.differences import accuracy_of, difference
+from blurtrain.errors import ConfigError
 from blurtrain.grids import BlurGrid
 from blurtrain.kernels import FAMILIES
 
@@ -53,7 +54,7 @@ def settings(config: Config, side: int) -> Iterator[Setting]:
             yield Setting(name, replace(config, head=replace(config.head, l2=tuple(some))))
     for size in SIZES:
         smaller = round(size * side)
-        if smaller >= LEAST_SIDE:
+        if smaller >= LEAST_SIDE and _can_be_scaled(config, smaller / side, smaller):
             yield Setting(f"input of {smaller} px", config, smaller / side)
 
 
@@ -63,10 +64,20 @@ def resized(setting: Setting, geometry: Geometry) -> Config:
     backbone = replace(
         setting.config.backbone, resize=round(geometry.resize * scale), crop=round(geometry.crop * scale)
     )
-    copies, sweep = (
-        tuple(_scaled(grid, scale) for grid in grids) for grids in (setting.config.copies, setting.config.sweep)
-    )
-    return replace(setting.config, backbone=backbone, copies=copies, sweep=sweep)
+    return replace(_with_scaled_blurs(setting.config, scale), backbone=backbone)
+
+
+def _with_scaled_blurs(config: Config, scale: float) -> Config:
+    copies, sweep = (tuple(_scaled(grid, scale) for grid in grids) for grids in (config.copies, config.sweep))
+    return replace(config, copies=copies, sweep=sweep)
+
+
+def _can_be_scaled(config: Config, scale: float, side: int) -> bool:
+    """Whether every blur is allowed at that scale, and some view is heavy there, too."""
+    try:
+        return bool(controls.heavy_views(_with_scaled_blurs(config, scale), side))
+    except ConfigError:
+        return False
 
 
 def _scaled(grid: BlurGrid, scale: float) -> BlurGrid:
@@ -77,7 +88,7 @@ def _scaled(grid: BlurGrid, scale: float) -> BlurGrid:
 
     def nearest(strength: float) -> float:
         wanted = strength * scale
-        if wanted == 0 or allows(wanted):
+        if wanted == 0 or allows(wanted) or grid.family != "box":
             return wanted
         return max(3.0, 2.0 * round((wanted - 1) / 2) + 1)  # odd whole numbers
 

@@ -335,3 +335,11 @@ def test_supplied_configs_are_understood_and_test_heavy_blur(name: str) -> None:
     assert config.arm == ("baseline" if name == "baseline.yaml" else "augmented")
     heavy = [view for view in config.test_views if view.file is None and is_heavy(view, config.train_views[1:], 224)]
     assert heavy or not config.copies or name == "psf.yaml"  # whose width only the user's file knows
+
+
+def test_duplicated_images_leave_what_is_heavy_to_the_copies_that_they_stand_for() -> None:
+    config = Config()
+    control = replace(config, duplicated=True)
+    assert control.train_views == (CLEAN,) * 3
+    assert control.copy_views == config.copy_views == config.train_views[1:]
+    assert not any(is_heavy(view, control.copy_views, 64) for view in config.test_views[:4])

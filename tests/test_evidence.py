@@ -329,3 +329,13 @@ def test_a_backbone_of_another_size_names_its_table(tmp_path: Path) -> None:
     assert found["views"][0]["name"] == CLEAN.name
     assert math.isfinite(found["views"][0]["arms"][0]["accuracy"])
     assert runs.CONFIG in {path.name for path in mild.folder("evidence").iterdir()}
+
+
+def test_blurs_that_cannot_be_scaled_leave_their_size_out() -> None:
+    boxes = Config(copies=(BlurGrid("box", (3.0,)),), sweep=(BlurGrid("box", (7.0,)),))
+    names = [setting.name for setting in sensitivity.settings(boxes, 64)]
+    assert "input of 48 px" not in names  # there box 5 is not twice as wide as box 3
+    trails = Config(copies=(BlurGrid("half-gaussian", (50.0,)),), sweep=(BlurGrid("half-gaussian", (240.0,)),))
+    names = [setting.name for setting in sensitivity.settings(trails, 64)]
+    assert "input of 80 px" not in names
+    assert "input of 48 px" in names

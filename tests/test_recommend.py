@@ -162,3 +162,14 @@ def test_what_cannot_be_recommended_for_is_told(tmp_path: Path) -> None:
         experiment.recommend(mild, tmp_path / "x.yaml")
     with pytest.raises(ConfigError, match="cache must be a folder for recommend"):
         experiment.recommend(replace(mild, cache=False), tmp_path / "x.yaml")
+
+
+def test_rounded_candidates_are_still_slight() -> None:
+    config = Config(sweep=(BlurGrid("gaussian", (3.1,)),))
+    assert all(is_heavy(Blur("gaussian", 3.1), (view,), 64) for view in recommend_candidates(config))
+
+
+def recommend_candidates(config: Config) -> list[Blur]:
+    found = choosing.candidates(config, 64)
+    assert found
+    return found
