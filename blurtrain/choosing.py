@@ -18,7 +18,7 @@ from blurtrain import controls, features, imagenet_c, inference, preparation, sp
 from blurtrain.config import Config
 from blurtrain.differences import accuracy_of, difference
 from blurtrain.errors import ConfigError
-from blurtrain.kernels import FAMILIES, HEAVY, is_heavy, spread
+from blurtrain.kernels import FAMILIES, HEAVY, spread
 from blurtrain.progress import progress
 from blurtrain.views import CLEAN, Blur
 
@@ -49,9 +49,8 @@ def targets(config: Config, side: int) -> tuple[Blur, ...]:
     Raises:
         ConfigError: If there is none.
     """
-    copies = config.train_views[1:]
-    heavy = tuple(view for view in config.test_views if is_heavy(view, copies, side))
-    if not copies:
+    heavy = controls.heavy_views(config, side)
+    if not config.copies:
         widths = sorted(spread(view, side) for view in config.test_views[1:])
         heavy = tuple(view for view in config.test_views[1:] if spread(view, side) >= widths[len(widths) // 2])
     if not heavy:
@@ -133,7 +132,7 @@ def recommend(config: Config, ready: preparation.Prepared) -> Recommendation:
         if not any(set(one.copies) == set(own) for one in tried):
             tried.append(_try(config, own, aims, ready))
             bar.advance()
-    chosen = replace(config, copies=controls.grids_of(path[-1].copies), duplicated=False)
+    chosen = replace(config, copies=controls.grids_of(path[-1].copies))
     return Recommendation(chosen, _result(config, path, tried, units, chooses, aims))
 
 
@@ -167,7 +166,7 @@ def _half(ready: preparation.Prepared) -> Bool[np.ndarray, " images"]:
 def _try(config: Config, copies: tuple[Blur, ...], aims: Sequence[Blur], ready: preparation.Prepared) -> Tried:
     """Fit one set of copies, and judge every image by the head that was not fitted on it."""
     assert ready.store is not None
-    arm = replace(config, copies=controls.grids_of(copies), duplicated=False)
+    arm = replace(config, copies=controls.grids_of(copies))
     heads = training.fit_stored(arm, ready).folds
     _, validation = preparation.masks(config, ready.images)
     positions = _positions(ready)

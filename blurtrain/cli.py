@@ -170,7 +170,7 @@ def _evidence(words: Sequence[str]) -> None:
         return
     folder = experiment.evidence(config)
     print(exhibits.tables(experiment.read_evidence(folder)))
-    print(f"\nTables: {folder / 'evidence.csv'}, {folder / 'evidence.json'}\nPictures: {folder / 'figures'}")
+    print(f"\nTables: {folder / 'evidence.csv'}, {folder / experiment.EVIDENCE}\nPictures: {folder / 'figures'}")
 
 
 def _recommend(words: Sequence[str]) -> None:

@@ -4,8 +4,6 @@ All arms share the images, the folds and the stored features; they differ in wha
 costs a fit, and every (image, view) pair passes the backbone once, however many arms see it.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +32,6 @@ from blurtrain.views import Blur
 JsonValue = Any  # what json.dumps takes
 Rows = list[dict[str, JsonValue]]  # one an arm
 REFERENCE = "baseline"
-RESULT = "evidence.json"
 HEADS = "heads"  # folder of fitted heads
 SLIGHT = (1, 2)  # severities of the copies in the table of families
 STRONGER = (3, 4, 5)  # and of the test views there
@@ -357,14 +354,8 @@ def _adjust(arms: Sequence[Arm], own: Sequence[str], views: Mapping[str, Rows], 
         adjust(cells)
 
 
-def csv_text(evidence: Mapping[str, JsonValue]) -> str:
-    """Every cell of every table: an arm on a view, or on a mean of views."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(_csv_rows(evidence))
-    return buffer.getvalue()
-
-
-def _csv_rows(evidence: Mapping[str, JsonValue]) -> Iterator[list[JsonValue]]:
+def cells(evidence: Mapping[str, JsonValue]) -> Iterator[list[JsonValue]]:
+    """Every cell of every table, an arm on a view or on a mean of views, below a head."""
     yield [
         *("section", "arm", "copies", "l2", "view", "n_test", "groups", "heads", "accuracy"),
         *("difference", "ci95_low", "ci95_high", *GAIN),

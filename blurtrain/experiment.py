@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from blurtrain import breakdown, comparison, report, runs, tables
 from blurtrain.config import Config
 from blurtrain.errors import ConfigError, RunError
-from blurtrain.files import read_sealed, remove_partial, write_json, write_sealed, write_text
+from blurtrain.files import csv_text, read_sealed, remove_partial, write_json, write_sealed, write_text
 from blurtrain.locks import held
 from blurtrain.progress import say
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from blurtrain import preparation
 
 PICTURE = "figures/accuracy.png"
+EVIDENCE = "evidence.json"
 
 
 def train(config: Config) -> Path:
@@ -80,8 +81,8 @@ def evidence(config: Config) -> Path:
     Raises:
         BlurtrainError: As `train`.
     """
-    folder, made = config.folder("evidence"), "evidence.json"
-    if runs.is_finished(config, folder, made):
+    folder = config.folder("evidence")
+    if runs.is_finished(config, folder, EVIDENCE):
         say(f"{folder} is finished already")
         return folder
     from blurtrain import controls, exhibits, preparation, sensitivity  # torch, which finished evidence does not need
@@ -89,14 +90,14 @@ def evidence(config: Config) -> Path:
     controls.check(config)
     ready = preparation.prepare(config)
     with held(runs.lock(folder), f"making {folder}"):
-        if not runs.is_finished(config, folder, made):
+        if not runs.is_finished(config, folder, EVIDENCE):
             runs.begin(config, folder)
             remove_partial(folder)
             found = controls.gather(config, ready, folder / controls.HEADS)
             found["sensitivity"] = sensitivity.gains(config, ready, folder / controls.HEADS)
-            write_text(folder / "evidence.csv", controls.csv_text(found))
+            write_text(folder / "evidence.csv", csv_text(controls.cells(found)))
             exhibits.pictures(folder / "figures", found)
-            write_sealed(folder / made, found)  # last: the evidence is finished
+            write_sealed(folder / EVIDENCE, found)  # last: the evidence is finished
     return folder
 
 
@@ -143,7 +144,7 @@ def forecast_evidence(config: Config) -> str:
         BlurtrainError: As `evidence`.
     """
     folder = config.folder("evidence")
-    if runs.is_finished(config, folder, "evidence.json"):
+    if runs.is_finished(config, folder, EVIDENCE):
         return f"{folder} is finished: the results are shown in about a second."
     from blurtrain import forecast  # imports torch
 
@@ -225,7 +226,7 @@ def read_evidence(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: If there is none, or it is not what was written.
     """
-    return _read(folder / "evidence.json", "command")
+    return _read(folder / EVIDENCE, "command")
 
 
 def _read(path: Path, again: str) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """An imported classifier with its own head over a sweep: what it gets right, and what it takes for what."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +24,7 @@ from blurtrain.config import (
 )
 from blurtrain.differences import accuracy_of
 from blurtrain.errors import ConfigError, RunError
-from blurtrain.files import file_sha256, remove_partial, sha256, write_json, write_text
+from blurtrain.files import csv_text, file_sha256, remove_partial, sha256, write_json, write_text
 from blurtrain.imagenet_c import table_in_words
 from blurtrain.kernels import content
 from blurtrain.locks import held
@@ -208,7 +206,7 @@ def _make(config: Config, folder: Path, ready: _Ready, seen: Mapping[str, str]) 
     )
     found = results(folder / sweep.PREDICTIONS, views, ready.names, ready.backbone.preprocessing.geometry.crop)
     result = {"network": ready.backbone.name, **found, **_made_of(config, ready, seen)}
-    write_text(folder / TABLE, csv_text(result))
+    write_text(folder / TABLE, views_text(result))
     answers.picture(folder / PICTURE, result)
     write_json(folder / runs.WORK, {"forward_passes": asdict(extraction)})
     runs.finish(folder, result, RESULT)
@@ -331,14 +329,12 @@ def _corruption(views: Sequence[Blur], accuracies: Sequence[float], outputs: int
     return mce.corruption_errors(1 - accuracies[0], errors)
 
 
-def csv_text(result: Mapping[str, Any]) -> str:
+def views_text(result: Mapping[str, Any]) -> str:
     """One row for each view."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     plain_columns = ("family", "strength", "angle", "border")
     metrics = ("correct", "accuracy", "macro_accuracy", "top5_accuracy", "nll", "ece")
-    writer.writerow(["view", *plain_columns, "n_test", "groups", *metrics, "ci95_low", "ci95_high"])
+    rows = [["view", *plain_columns, "n_test", "groups", *metrics, "ci95_low", "ci95_high"]]
     for view in result["views"]:
         row = [view["name"], *(view[key] for key in plain_columns), result["n_test"], result["groups"]]
-        writer.writerow([*row, *(view[key] for key in metrics), *view["ci95"]])
-    return buffer.getvalue()
+        rows.append([*row, *(view[key] for key in metrics), *view["ci95"]])
+    return csv_text(rows)

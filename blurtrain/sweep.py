@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Shaped
 
 from blurtrain import metrics
 from blurtrain.errors import RunError
-from blurtrain.files import whole_file
+from blurtrain.files import csv_text, whole_file
 from blurtrain.views import Blur, RealView, View
 
 PREDICTIONS = "predictions.parquet"
@@ -271,11 +271,4 @@ def sweep_rows(path: Path, views: Sequence[View], classes: int, native_scale: fl
 
 def table_text(rows: Sequence[SweepRow]) -> str:
     """Rows as CSV."""
-    import csv
-    import io
-
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(asdict(rows[0])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return buffer.getvalue()
+    return csv_text([asdict(rows[0]), *(asdict(row).values() for row in rows)])

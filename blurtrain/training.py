@@ -44,7 +44,7 @@ def train(config: Config, ready: Prepared) -> Path:
 
     Args:
         config: The arm.
-        ready: What `prepare` gave for this arm or for another one of the same experiment.
+        ready: What `blurtrain.preparation.prepare` gave for this arm or for another one of the same experiment.
 
     Returns:
         The run folder.

@@ -166,7 +166,7 @@ def test_no_pair_passes_the_backbone_twice(config: Config, tmp_path: Path, monke
 
 
 def test_finished_evidence_is_not_made_again(config: Config, found: dict[str, Any]) -> None:
-    path = config.folder("evidence") / controls.RESULT
+    path = config.folder("evidence") / experiment.EVIDENCE
     before = path.stat().st_mtime_ns
     experiment.evidence(config)
     assert path.stat().st_mtime_ns == before
@@ -180,7 +180,7 @@ def test_another_config_does_not_take_the_folder(config: Config, found: dict[str
 
 
 def test_damaged_evidence_is_told(config: Config, tmp_path: Path) -> None:
-    (tmp_path / controls.RESULT).write_text("{}")
+    (tmp_path / experiment.EVIDENCE).write_text("{}")
     with pytest.raises(RunError, match=r"evidence.json cannot be used .* remove it"):
         experiment.read_evidence(tmp_path)
     assert config
@@ -188,7 +188,7 @@ def test_damaged_evidence_is_told(config: Config, tmp_path: Path) -> None:
 
 def test_a_killed_job_keeps_its_heads(config: Config, found: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its last file the folder is unfinished: no arm is fitted again, and the same bytes come out."""
-    path = config.folder("evidence") / controls.RESULT
+    path = config.folder("evidence") / experiment.EVIDENCE
     before = path.read_bytes()
     path.unlink()
 

@@ -574,7 +574,7 @@ def test_table_fits_a_terminal_and_has_the_numbers(tmp_path: Path) -> None:
     (mean,) = [line for line in lines if line.startswith("mean of 1 family")]
     assert float(mean.split()[4]) == pytest.approx(100 / 0.787108, abs=0.05)
     assert "900 a name" in text
-    assert own_head.csv_text({**found}).count("\n") == 1 + len(MADE_UP)
+    assert own_head.views_text({**found}).count("\n") == 1 + len(MADE_UP)
 
 
 def test_picture_shows_every_curve(tmp_path: Path) -> None:
