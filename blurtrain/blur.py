@@ -301,13 +301,13 @@ def _padded_tensor(
     if border == "zero":
         return F.pad(images, (left, left, top, top))
     rows, columns = (
-        torch.from_numpy(_sources(n, pad, border)).to(images.device)
+        torch.from_numpy(sources(n, pad, border)).to(images.device)
         for n, pad in zip(images.shape[-2:], (top, left), strict=True)
     )
     return images.index_select(-2, rows).index_select(-1, columns)
 
 
-def _sources(n: int, pad: int, border: Border) -> np.ndarray:
+def sources(n: int, pad: int, border: Border) -> np.ndarray:
     """Which of n pixels stands at each place of the axis extended by pad on both sides; -1 for zero."""
     places = np.arange(-pad, n + pad)
     if border == "zero":
@@ -327,10 +327,10 @@ def _sources(n: int, pad: int, border: Border) -> np.ndarray:
 def border_matrix(taps: Float64[np.ndarray, " taps"], n: int, border: Border) -> Float64[np.ndarray, "n n"]:
     """The n x n matrix that filters one axis of n pixels, with the border rule written into it."""
     pad = len(taps) // 2
-    sources = _sources(n, pad, border)
+    places = sources(n, pad, border)
     matrix = np.zeros((n, n))
     for row in range(n):
-        window = sources[row : row + len(taps)]
+        window = places[row : row + len(taps)]
         np.add.at(matrix[row], window[window >= 0], taps[::-1][window >= 0])
     return matrix
 

@@ -214,7 +214,7 @@ def test_every_family_blurs_alike_in_any_batch_and_with_any_threads(view: Blur, 
 def test_opencvs_margin_is_that_of_the_matrices(border: Border, height: int, width: int, reach: int) -> None:
     made = Planar(np.eye(2 * reach + 1) / (2 * reach + 1))
     plane = random_pixels(height, width) | 1
-    rows, columns = (blur_module._sources(n, reach, border) for n in plane.shape)
+    rows, columns = (blur_module.sources(n, reach, border) for n in plane.shape)
     expected = np.where((rows[:, None] >= 0) & (columns >= 0), plane[rows[:, None], columns], 0)
     np.testing.assert_array_equal(blur_module._padded(plane, made, border), expected)
 

@@ -38,7 +38,7 @@ LADDER = [
     "cores",
     *("options", "warps", "blur", "metrics", "inference", "differences", "rows", "curvature", "lbfgs", "store"),
     *("decoding", "glyphs", "folders", "sources", "splits", "reduction", "reading", "images"),
-    *("glyphnet", "cutting", "weights", "backbones", "catalogue", "batchnorm"),
+    *("glyphnet", "cutting", "weights", "backbones", "catalogue", "batchnorm", "operators", "bounds"),
     *("engines", "features", "adaptation", "heads", "fitting"),
     *(
         "runs",
