@@ -398,3 +398,8 @@ def test_heavy_is_measured_by_the_spread_whatever_the_family() -> None:
 def test_nothing_is_heavy_without_copies() -> None:
     assert not is_heavy(Blur("gaussian", 1000.0), ())
     assert not is_heavy(CLEAN, ())
+
+
+def test_a_disk_has_finite_weights_whatever_its_radius_rounds_to() -> None:
+    for radius in np.arange(501, 20000) / 1000:  # some of them square to less than numpy's square of the same number
+        assert defocus(float(radius)).l1 == pytest.approx(1, abs=1e-12), radius
