@@ -135,6 +135,24 @@ def load_whole(config: BackboneConfig) -> FrozenBackbone:
     return _filled(network, keep_head(network, found, crop), source, state, config.name, preprocessing)
 
 
+def load_with_head(config: BackboneConfig) -> tuple[FrozenBackbone, nn.Linear | None]:
+    """Import the network that a config names, frozen, and its own head beside it.
+
+    Returns:
+        The network without its head, and that; or the whole network alone where it ends in pooled convolutions.
+
+    Raises:
+        BackboneError: As `load_whole`.
+    """
+    whole = load_whole(config)
+    network, crop = whole.network, whole.preprocessing.geometry.crop
+    head = network.get_submodule(find_head(network, config.name, crop).head)
+    if not isinstance(head, nn.Linear):
+        return whole, None
+    cut = cut_head(network, config.name, crop)
+    return FrozenBackbone(network, config.name, whole.preprocessing, cut.features), head
+
+
 def outputs(name: str) -> tuple[str, ...]:
     """What the outputs of a network's own head stand for, in their order.
 

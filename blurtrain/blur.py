@@ -117,6 +117,29 @@ def blur(
     return blurred.to(images.dtype)
 
 
+def blur_uncropped(
+    maps: Float[Tensor, "batch channel height width"], made: Kernel, margin: tuple[int, int]
+) -> Float[Tensor, "batch channel rows columns"]:
+    """Maps that are zero outside, blurred, with all that the blur spreads beyond their edge.
+
+    Args:
+        maps: Of any channels.
+        made: The kernel.
+        margin: Pixels added above and below, and left and right: at least the kernel's radius.
+    """
+    height, width = maps.shape[-2:]
+    if isinstance(made, Separable):
+        down, across = _spreading(made, height, width, margin)
+        half = torch.matmul(maps.contiguous(), torch.from_numpy(across).to(maps).mT)
+        return torch.matmul(torch.from_numpy(down).to(maps), half)
+    (rows, columns), (above, left) = made.shape, margin
+    size = _fast_size(made, height, width)
+    spectrum = torch.fft.rfft2(maps.contiguous(), size) * torch.from_numpy(_transfer(made, size)).to(maps.device)
+    spread = torch.fft.irfft2(spectrum.to(torch.complex64 if maps.dtype == torch.float32 else spectrum.dtype), size)
+    top, side = above - rows // 2, left - columns // 2
+    return F.pad(spread[..., : height + rows - 1, : width + columns - 1].to(maps), (side, side, top, top))
+
+
 def _filter(
     images: np.ndarray,
     made: Kernel,
@@ -338,3 +361,17 @@ def border_matrix(taps: Float64[np.ndarray, " taps"], n: int, border: Border) ->
 @lru_cache(maxsize=32)
 def _matrices(made: Separable, height: int, width: int, border: Border) -> tuple[np.ndarray, np.ndarray]:
     return border_matrix(made.vertical, height, border), border_matrix(made.horizontal, width, border)
+
+
+@lru_cache(maxsize=256)
+def _spreading(made: Separable, height: int, width: int, margin: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices from n to n + 2 margin pixels that spread each pixel over its neighbours."""
+    return _spread(made.vertical, height, margin[0]), _spread(made.horizontal, width, margin[1])
+
+
+def _spread(taps: Float64[np.ndarray, " taps"], n: int, margin: int) -> Float64[np.ndarray, "rows n"]:
+    matrix = np.zeros((n + 2 * margin, n))
+    for place in range(n):
+        start = place + margin - len(taps) // 2
+        matrix[start : start + len(taps), place] = taps
+    return matrix

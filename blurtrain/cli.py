@@ -10,7 +10,7 @@ from typing import NoReturn, cast
 
 from jsonargparse import Namespace
 
-from blurtrain.config import Config, plain
+from blurtrain.config import BlurGrid, Config, plain
 from blurtrain.errors import BlurtrainError, ConfigError
 from blurtrain.lean import put_off
 from blurtrain.options import STRICT_YAML, Parser, suggest
@@ -28,6 +28,7 @@ COMMANDS = {
     "evidence": "compare a config's copies with controls, other families, numbers and strengths of copies",
     "recommend": "choose copies on the validation images alone, and write the config that has them",
     "pretrained": "show how an imported network with its own head breaks under blur; nothing is trained",
+    "layers": "state what theory bounds at each convolution under blur, and measure what happens there and after",
     "preview": "draw some training images as the network sees them, through the config's copies and sweep",
     "backbones": "list the networks that can be imported",
     "cache": "show what the store holds, and remove what is no longer used",
@@ -213,6 +214,32 @@ def _pretrained(words: Sequence[str]) -> None:
     print(f"\nTables: {folder / own_head.TABLE}, {folder / own_head.RESULT}\nPicture: {folder / own_head.PICTURE}")
 
 
+def _layers(words: Sequence[str]) -> None:
+    parser = _config_parser("layers")
+    parser.add_argument("--images", type=int, default=64, help="how many test images are looked at")
+    parser.add_argument(
+        "--blurs",
+        type=list[BlurGrid],
+        default=[{"family": "gaussian", "strengths": [0.5, 1.0, 2.0, 4.0]}],
+        help="blurs of the images, and of each layer's own input",
+    )
+    parser.add_argument("--own_head", action="store_true", help="keep the network's own head, and train nothing")
+    parser.add_argument("--dry_run", action="store_true", help=DRY_RUN)
+    parsed = parser.parse_words(words)
+    config = _config(parser, parsed)
+    from blurtrain import layer_report, layers
+
+    question = layers.Question(parsed.images, tuple(parser.instantiate(parsed).blurs), parsed.own_head)
+    if parsed.dry_run:
+        print(layers.forecast(config, question))
+        return
+    folder = layers.layers(config, question)
+    result = layers.read_layers(folder)
+    print(layer_report.table(result))
+    print(f"\nTables: {folder / layers.TABLE}, {folder / layers.STAGES}, {folder / layers.RESULT}")
+    print(f"Pictures: {folder / 'figures'}   TensorBoard: tensorboard --logdir {config.runs}")
+
+
 def _print_skipped(folders: Sequence[Path]) -> None:
     """How many images were left out, where there are any."""
     from blurtrain import runs
@@ -300,6 +327,7 @@ _RUN: dict[str, Callable[[Sequence[str]], None]] = {
     "evidence": _evidence,
     "recommend": _recommend,
     "pretrained": _pretrained,
+    "layers": _layers,
     "preview": _preview,
     "backbones": _backbones,
     "cache": _cache,

@@ -311,6 +311,14 @@ class Config:
         """The same config without copies, on the network as it was imported, with the head alone trained."""
         return replace(self, copies=(), duplicated=False, bn="frozen", tune="head")
 
+    def untrained(self) -> "Config":
+        """The same with defaults for all that plays no part where nothing is trained and every image is tested on."""
+        given = self.data
+        is_embedded = given.root == EMBEDDED
+        glyphs = GlyphsConfig(test=given.glyphs.test, seed=given.glyphs.seed) if is_embedded else GlyphsConfig()
+        data = DataConfig(root=given.root, view_seed=given.view_seed, glyphs=glyphs)
+        return replace(self.baseline(), data=data, extra_tests={}, head=HeadConfig(), minibatch=MinibatchConfig())
+
     def resolved(self) -> "Config":
         """The same with absolute paths, so that a stored config means the same wherever it is read."""
         root, weights = self.data.root, self.backbone.weights

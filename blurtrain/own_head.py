@@ -16,10 +16,6 @@ from blurtrain.config import (
     EMBEDDED,
     WEIGHT_SUFFIXES,
     Config,
-    DataConfig,
-    GlyphsConfig,
-    HeadConfig,
-    MinibatchConfig,
     plain,
 )
 from blurtrain.differences import accuracy_of
@@ -62,7 +58,7 @@ def pretrained(config: Config, mapping: Path | None = None) -> Path:
         BlurtrainError: Whatever a user can cause.
     """
     _require_use(config, mapping)
-    used = _used(config)
+    used = config.untrained()
     folder = config.folder("pretrained")
     source = open_source(used.data, trained=False)
     seen = _seen(used, source, mapping)
@@ -98,14 +94,6 @@ def _require_use(config: Config, mapping: Path | None) -> None:
         )
     if config.data.root == EMBEDDED and mapping is not None:
         raise ConfigError(f"mapping must be left out where data.root is {EMBEDDED!r}, got {str(mapping)!r}")
-
-
-def _used(config: Config) -> Config:
-    """The same with defaults for all that plays no part, so that it cannot tell two results apart."""
-    given = config.data
-    glyphs = GlyphsConfig(test=given.glyphs.test, seed=given.glyphs.seed) if given.root == EMBEDDED else GlyphsConfig()
-    data = DataConfig(root=given.root, view_seed=given.view_seed, glyphs=glyphs)
-    return replace(config.baseline(), data=data, extra_tests={}, head=HeadConfig(), minibatch=MinibatchConfig())
 
 
 def _seen(config: Config, source: Source, mapping: Path | None) -> dict[str, str]:

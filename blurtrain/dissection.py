@@ -1,0 +1,205 @@
+"""What was found in a network's layers, as plain values for layers.json."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from blurtrain import decision
+from blurtrain.anatomy import Anatomy, Subject, unmeasured
+from blurtrain.bounds import NAMES
+from blurtrain.commuting import PARTS
+from blurtrain.decision import quantiles, ratio
+from blurtrain.kernels import kernel
+from blurtrain.propagation import Measured
+from blurtrain.stages import Convolution
+from blurtrain.views import Blur
+
+# Strengths at which the kernel factors of each family are shown.
+STRENGTHS = {
+    "gaussian": (0.3, 0.4, 0.5, 0.56, 0.7, 0.85, 1.0, 1.2, 1.4, 1.6, 2.0, 3.0, 4.0, 6.0, 8.0),
+    "box": (3.0, 5.0, 7.0, 9.0, 13.0, 17.0, 25.0),
+    "defocus": (0.6, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0),
+    "motion": (1.2, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 16.0, 20.0),
+    "half-gaussian": (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0),
+}
+READINGS = ("triangle", "young", "l1", "spectral", "joint")  # of a layer's constant
+VIOLATED = 1 + 1e-5  # of a bound: beyond what rounding in single precision explains
+Values = dict[str, Any]
+
+
+def described(subject: Subject, found: Anatomy, seen: Measured) -> Values:
+    """All of it but where it came from."""
+    blurs, flips = range(len(subject.views)), _flips(subject, seen)
+    constants = [Blur(family, strength, _angle(family)) for family, some in STRENGTHS.items() for strength in some]
+    return {
+        "network": subject.backbone.name,
+        "side": subject.side,
+        "n_images": len(subject.positions),
+        "head_names": [head.name for head in subject.heads],
+        "blurs": [_factors(view, subject.side) for view in subject.views],
+        "constants": [_factors(view, subject.side) for view in constants],
+        "below_one": list(_below_one(subject, found)),
+        "layers": [
+            _layer(subject, found, seen, flips, depth, convolution)
+            for depth, convolution in enumerate(found.convolutions)
+        ],
+        "features": {
+            "propagated": [_propagated(seen.feature_errors[blur], flips, blur, None) for blur in blurs],
+            **_cumulative(found, found.trace.output),
+        },
+        "stages": [
+            {
+                "name": stage.name,
+                "kind": stage.kind,
+                "constant": stage.constant,
+                "no_bound": stage.no_bound or None,
+                "cumulative": stage.cumulative,
+            }
+            for stage in found.stages
+        ],
+        "decision": [_decided(subject, seen, blur) for blur in blurs],
+        "violations": _violations(seen),
+        "no_bound": sum(convolution.layer is None for convolution in found.convolutions),
+    }
+
+
+def _angle(family: str) -> float | None:
+    return 0.0 if family in ("motion", "half-gaussian") else None
+
+
+def _factors(view: Blur, side: int) -> Values:
+    """The numbers of a kernel that the bounds are made of; its frequencies are those of a torus of 2 n."""
+    made = kernel(view)
+    return {
+        "name": view.name,
+        "family": view.family,
+        "strength": view.strength,
+        "angle": view.angle,
+        "border": view.border,
+        "centre": made.centre,
+        "l1": made.l1,
+        "distance": made.distance,
+        "furthest": min(made.furthest(2 * side, 2 * side), made.distance),
+        "shape": list(made.shape),
+    }
+
+
+def _below_one(subject: Subject, found: Anatomy) -> Iterator[Values]:
+    """How many layers have a constant below 1, blur by blur and reading by reading."""
+    for view in subject.views:
+        for reading in READINGS:
+            bounds = [some[reading].constant for (_, one), some in found.promised.items() if one == view]
+            known = np.array([constant for constant in bounds if constant is not None])
+            if len(known):
+                figures = {"least": float(known.min()), "median": float(np.median(known)), "largest": float(known.max())}
+                below = {"below": int((known < 1).sum()), "of": len(known)}
+                yield {"blur": view.name, "reading": reading, **below, **figures}
+
+
+def _flips(subject: Subject, seen: Measured) -> Mapping[str, Bool[np.ndarray, "blurs images"]]:
+    """Which images get another answer when they are blurred with their own border."""
+    features = seen.features.astype(np.float64)
+    return {
+        head.name: np.array(
+            [
+                decision.Answers(head.logits(features[0]), head.logits(blurred)).flipped
+                for blurred in features[1 : 1 + len(subject.views)]
+            ]
+        )
+        for head in subject.heads
+    }
+
+
+def _layer(
+    subject: Subject,
+    found: Anatomy,
+    seen: Measured,
+    flips: Mapping[str, Bool[np.ndarray, "blurs images"]],
+    depth: int,
+    convolution: Convolution,
+) -> Values:
+    cumulative = _cumulative(found, convolution.last)
+    promised = np.nan if cumulative["cumulative"] is None else cumulative["cumulative"]
+    propagated = []
+    for blur in range(len(subject.views)):
+        product = ratio(promised * seen.images[blur], seen.outputs[depth])
+        propagated.append(_propagated(seen.errors[depth, blur], flips, blur, quantiles(product)["q50"]))
+    return {
+        "depth": depth + 1,
+        **_shape(convolution),
+        **_norms(found, depth, convolution),
+        **cumulative,
+        "local": [_local(found, seen, depth, blur, view) for blur, view in enumerate(subject.views)],
+        "propagated": propagated,
+    }
+
+
+def _shape(convolution: Convolution) -> Values:
+    """What kind of convolution it is."""
+    raise NotImplementedError
+
+
+def _norms(found: Anatomy, depth: int, convolution: Convolution) -> Values:
+    layer = convolution.layer
+    if layer is None:
+        return {"no_bound": convolution.no_bound, "norm": None, "young": None, "lipschitz": None}
+    norm, young = layer.norm(found.gains[depth]), layer.young * layer.padding_norm
+    return {"no_bound": None, "norm": norm, "young": young, "lipschitz": layer.lipschitz}
+
+
+def _cumulative(found: Anatomy, node: int) -> Values:
+    """The product over depth, from the image to a node."""
+    raise NotImplementedError
+
+
+def _local(found: Anatomy, seen: Measured, depth: int, blur: int, view: Blur) -> Values:
+    reason = unmeasured(found.convolutions[depth], view)
+    if reason:
+        return {"reason": reason, "error": None, "bounds": {}, "shares": None}
+    bounds = {}
+    for name in NAMES:
+        bound, measured = found.promised[depth, view][name], seen.ratios[name][depth, blur]
+        bounds[name] = {"constant": bound.constant, **_mean_and_largest(measured), "reason": bound.reason or None}
+    parts = seen.parts[depth, blur]
+    total = float(parts.sum())
+    shares = {name: float(part / total) for name, part in zip(PARTS, parts, strict=True)} if total > 0 else None
+    return {"reason": None, "error": _mean_and_largest(seen.local[depth, blur]), "bounds": bounds, "shares": shares}
+
+
+def _mean_and_largest(values: Float64[np.ndarray, " images"]) -> Values:
+    known = values[np.isfinite(values)]
+    return {"mean": float(known.mean()), "largest": float(known.max())} if len(known) else {"mean": None, "largest": None}
+
+
+def _propagated(
+    errors: Float64[np.ndarray, "borders images"],
+    flips: Mapping[str, Bool[np.ndarray, "blurs images"]],
+    blur: int,
+    product: float | None,
+) -> Values:
+    """The error that a blurred image makes somewhere, and how well it tells the images that flip."""
+    own, circular = errors
+    areas = {name: decision.separation(own, flipped[blur]) for name, flipped in flips.items()}
+    return {border: quantiles(own), "circular": quantiles(circular), "product": product, "auc": areas}
+
+
+def _decided(subject: Subject, seen: Measured, blur: int) -> Values:
+    clean, blurred = (seen.features[place].astype(np.float64) for place in (0, 1 + blur))
+    return {head.name: decision.described(head, clean, blurred, subject.labels) for head in subject.heads}
+
+
+def _violations(seen: Measured) -> Values:
+    """How many comparisons of a measured error with a bound there were, and how many were lost."""
+    ratios = np.concatenate([values[np.isfinite(values)] for values in seen.ratios.values()] or [np.empty(0)])
+    return {
+        "checked": len(ratios),
+        "count": int((ratios > VIOLATED).sum()),
+        "largest": float(ratios.max()) if len(ratios) else None,
+    }
+
+
+def blur_names(views: Sequence[Blur]) -> list[str]:
+    """Of some views."""
+    return [view.name for view in views]

@@ -1,0 +1,179 @@
+"""From a config to a folder of what theory promises at each convolution, what happens there, and what becomes of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blurtrain import experiment, layer_pictures, layer_report, layer_tables, runs
+from blurtrain.config import WEIGHT_SUFFIXES, BlurGrid, Config, plain
+from blurtrain.errors import ConfigError, RunError
+from blurtrain.files import file_sha256, remove_partial, sha256, write_text
+from blurtrain.grids import require
+from blurtrain.kernels import WITH_KERNEL, content, has_kernel
+from blurtrain.locks import held
+from blurtrain.progress import say
+from blurtrain.sources import FolderSource, open_source
+from blurtrain.version import VERSION
+from blurtrain.views import CLEAN, Blur
+
+if TYPE_CHECKING:
+    from blurtrain.anatomy import Subject
+
+RESULT = "layers.json"  # written last: it is finished
+TABLE, STAGES = "layers.csv", "stages.csv"
+MOST = 10_000  # images
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a network's layers.
+
+    Args:
+        images: How many, evenly of all classes.
+        blurs: Of the images and of each layer's own input.
+        own_head: Whether the network keeps its own head and nothing is trained; else the heads of the config's arms
+            are looked at, and trained where they are missing.
+    """
+
+    images: int = 64
+    blurs: tuple[BlurGrid, ...] = (BlurGrid("gaussian", (0.5, 1.0, 2.0, 4.0)),)
+    own_head: bool = False
+
+    def __post_init__(self) -> None:
+        require(1 <= self.images <= MOST, "images", f"from 1 to {MOST}", self.images)
+        require(bool(self.blurs), "blurs", "at least one blur", list(self.blurs))
+        for view in self.views:
+            fits = view != CLEAN and not view.severity and has_kernel(view)
+            require(fits, "blurs", f"strengths above 0 of {', '.join(WITH_KERNEL)}", view.name)
+
+    @property
+    def views(self) -> tuple[Blur, ...]:
+        """The blurs."""
+        return tuple(sorted({blur for grid in self.blurs for blur in grid.blurs()}))
+
+
+def layers(config: Config, question: Question) -> Path:
+    """Measure a network's layers; a finished result is left as it is.
+
+    Returns:
+        The folder of the result.
+
+    Raises:
+        BlurtrainError: Whatever a user can cause.
+    """
+    _require_use(config, question)
+    config = replace(config.untrained(), sweep=Config().sweep) if question.own_head else config
+    folder = config.folder("layers-own" if question.own_head else "layers")
+    if not question.own_head:
+        _train_missing(config)
+    seen = _seen(config, question)
+    if runs.is_finished(config, folder, RESULT):
+        _require_seen(folder, seen)
+        say(f"{folder} is finished already; --name gives another one")
+        return folder
+    from blurtrain import anatomy  # torch, which a finished result does not need
+
+    if question.own_head:
+        subject = anatomy.of_own_head(config, question.views, question.images)
+    else:
+        subject = anatomy.of_arms(config, arms_of(config), question.views, question.images)
+    with held(runs.lock(folder), f"making {folder}"):
+        if not runs.is_finished(config, folder, RESULT):
+            runs.begin(config, folder)
+            remove_partial(folder)
+            _make(config, folder, subject, seen)
+    return folder
+
+
+def _make(config: Config, folder: Path, subject: "Subject", seen: Mapping[str, str]) -> None:
+    """Measure, and write tables, pictures, events and last the result."""
+    from blurtrain import anatomy, dissection, tensorboard
+
+    say(f"{folder.name}: {len(subject.positions)} images, {len(subject.views)} blurs of them and of each layer's input")
+    found = anatomy.anatomy(subject)
+    result = dissection.described(subject, found, anatomy.measured(subject, found)) | _made_of(config, subject, seen)
+    result["finding"] = layer_report.finding(result)
+    write_text(folder / TABLE, layer_tables.layers_text(result))
+    write_text(folder / STAGES, layer_tables.stages_text(result))
+    layer_pictures.pictures(folder / "figures", result)
+    tensorboard.write_layers(folder, result)
+    runs.finish(folder, result, RESULT)
+
+
+def _made_of(config: Config, subject: "Subject", seen: Mapping[str, str]) -> dict[str, Any]:
+    """What the result was made of, for layers.json."""
+    loaded = subject.images
+    return {
+        "weights": config.backbone.weights,
+        "fingerprint": subject.fingerprint,
+        "images": [loaded.names[position] for position in subject.positions],
+        "split": "test" if subject.labels is not None else "all",
+        "native_pixels_per_pixel": loaded.native_scale,
+        "skipped": loaded.skipped,
+        "preprocessing": plain(subject.backbone.preprocessing),
+        "seen": dict(seen),
+        "versions": {
+            "blurtrain": VERSION,
+            **{name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
+        },
+    }
+
+
+def arms_of(config: Config) -> list[Config]:
+    """The baseline and the config's own arm."""
+    return list(dict.fromkeys([config.baseline(), config]))
+
+
+def read_layers(folder: Path) -> dict[str, Any]:
+    """The contents of a finished layers.json.
+
+    Raises:
+        RunError: If there is none, or it is not what was written.
+    """
+    return runs.load_run(folder, RESULT, "layers").result
+
+
+def _require_use(config: Config, question: Question) -> None:
+    if config.cache is False:
+        raise ConfigError("cache must be a folder for layers, which stores the norms of each layer, got False")
+    if config.changes_backbone and not question.own_head:
+        key = "bn" if config.bn == "adapt" else "tune"
+        raise ConfigError(f"{key} must be {'frozen' if key == 'bn' else 'head'} for layers: both arms share one network")
+
+
+def _train_missing(config: Config) -> None:
+    """Train the arms that are not finished."""
+    if all(runs.is_finished(arm) for arm in arms_of(config)):
+        return
+    if config.copies:
+        experiment.compare(config)
+    else:
+        experiment.train(config)
+
+
+def _seen(config: Config, question: Question) -> dict[str, str]:
+    """What is asked, and what lies in files, by hashes that are had in a moment."""
+    weights = Path(config.backbone.weights)
+    is_file = weights.suffix in WEIGHT_SUFFIXES and weights.is_file()
+    seen = {
+        "images, blurs": repr((question.images, question.views)),
+        "psf": sha256(*(content(view) for view in question.views)),
+        "weights": file_sha256(weights) if is_file else "",
+    }
+    if question.own_head:
+        source = open_source(config.data, trained=False)
+        return {**seen, "image files": source.listing() if isinstance(source, FolderSource) else ""}
+    found = [runs.load_run(arm.run_folder).result for arm in arms_of(config)]
+    return {**seen, "arms": sha256(*(repr((run["inputs"], run["files"]["head.safetensors"])) for run in found))}
+
+
+def _require_seen(folder: Path, seen: Mapping[str, str]) -> None:
+    before = read_layers(folder)["seen"]
+    changed = sorted(name for name in seen if before.get(name) != seen[name])
+    if changed:
+        raise RunError(
+            f"{folder} was made from others ({', '.join(changed)}): "
+            "choose another name with --name, or remove that folder"
+        )

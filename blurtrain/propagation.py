@@ -1,0 +1,157 @@
+"""Run clean and blurred images through a network together, and measure every convolution on the way."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, UInt8
+from torch import Tensor, nn
+
+from blurtrain.blur import blur_pixels
+from blurtrain.bounds import Bound
+from blurtrain.commuting import PARTS, Convolved
+from blurtrain.kernels import kernel
+from blurtrain.stages import Convolution
+from blurtrain.tracing import Trace, watch
+from blurtrain.views import CLEAN, Blur
+
+CHUNK = 4  # images that pass the network at once, each clean and through every blur twice
+
+Pixels = UInt8[np.ndarray, "images 3 height width"]
+
+
+def circular(view: Blur) -> Blur:
+    """The same blur on a torus."""
+    return replace(view, border="circular")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured, for each image. What does not apply is not a number.
+
+    Args:
+        errors: Relative error of every convolution's output when the image is blurred, for its own border and for the
+            circular one.
+        outputs: Norm of the clean output.
+        images: ||x - x_b|| of the images in [0, 1], with their own border.
+        local: Relative error of every convolution's output when its own clean input is blurred.
+        ratios: That error over each bound, by their names.
+        parts: What padding, stride and nonlinearity add to the change after pooling, summed over the images.
+        features: Of the network, clean, then blurred with their own border, then on a torus.
+    """
+
+    errors: Float64[np.ndarray, "layers blurs borders images"]
+    outputs: Float64[np.ndarray, "layers images"]
+    images: Float64[np.ndarray, "blurs images"]
+    local: Float64[np.ndarray, "layers blurs images"]
+    ratios: dict[str, Float64[np.ndarray, "layers blurs images"]]
+    parts: Float64[np.ndarray, "layers blurs parts"]
+    features: Float32[np.ndarray, "views images features"]
+
+    @property
+    def feature_errors(self) -> Float64[np.ndarray, "blurs borders images"]:
+        """Relative error of the features."""
+        clean, others = self.features[0].astype(np.float64), self.features[1:].astype(np.float64)
+        change = np.linalg.norm(others - clean, axis=2)
+        size = np.maximum(np.linalg.norm(clean, axis=1), np.finfo(float).tiny)
+        return (change / size).reshape(2, -1, len(clean)).transpose(1, 0, 2)
+
+
+class Meter:
+    """Measures a network's convolutions, one chunk of images after another.
+
+    Args:
+        network: That was traced.
+        trace: Of it.
+        convolutions: In it.
+        promised: Bounds by convolution and blur, for those that have any.
+        views: The blurs.
+        count: Images that will come.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        trace: Trace,
+        convolutions: Sequence[Convolution],
+        promised: Mapping[tuple[int, Blur], Mapping[str, Bound]],
+        views: Sequence[Blur],
+        count: int,
+    ) -> None:
+        self._network, self._trace, self._convolutions = network, trace, convolutions
+        self._promised, self._views = promised, views
+        shape = len(convolutions), len(views), count
+        names = dict.fromkeys(name for bounds in promised.values() for name in bounds)
+        self._errors = np.full((*shape[:2], 2, count), np.nan)
+        self._outputs = np.full((len(convolutions), count), np.nan)
+        self._images = np.full(shape[1:], np.nan)
+        self._local = np.full(shape, np.nan)
+        self._ratios = {name: np.full(shape, np.nan) for name in names}
+        self._parts = np.zeros((*shape[:2], len(PARTS)))
+        self._features: list[np.ndarray] = []
+        self._done = 0
+
+    def take(self, pixels: Pixels) -> None:
+        """Measure some more images."""
+        place = slice(self._done, self._done + len(pixels))
+        views = [CLEAN, *self._views, *map(circular, self._views)]
+        images = torch.from_numpy(np.concatenate([blur_pixels(pixels, view) for view in views]))
+        stacked = images.view(len(views), len(pixels), *images.shape[1:])
+        self._images[:, place] = _distances(stacked)[: len(self._views)]
+        watchers = {}
+        for depth, convolution in enumerate(self._convolutions):
+            here = [partial(self._propagated, depth, place)]
+            if convolution.last != convolution.node:
+                watchers[convolution.last] = here.pop()
+            if any((depth, view) in self._promised for view in self._views):
+                here.append(partial(self._locally, depth, place))
+            watchers[convolution.node] = partial(_each, here)
+        with torch.inference_mode():
+            output = watch(self._network, images, self._trace, watchers)
+        self._features.append(output.flatten(1).view(len(views), len(pixels), -1).numpy())
+        self._done += len(pixels)
+
+    def measured(self) -> Measured:
+        """All of it."""
+        features = np.concatenate(self._features, axis=1)
+        return Measured(
+            self._errors, self._outputs, self._images, self._local, self._ratios, self._parts, features
+        )
+
+    def _propagated(self, depth: int, place: slice, _: tuple[Tensor, ...], output: Tensor) -> None:
+        count = place.stop - place.start
+        stacked = output.view(-1, count, *output.shape[1:])
+        sizes = torch.linalg.vector_norm(stacked[0].flatten(1), dim=1, dtype=torch.float64).numpy()
+        distances = _distances(stacked)
+        errors = np.where(distances > 0, distances / np.maximum(sizes, np.finfo(float).tiny), 0.0)
+        self._outputs[depth, place] = sizes
+        self._errors[depth, ..., place] = errors.reshape(2, -1, count).transpose(1, 0, 2)
+
+    def _locally(self, depth: int, place: slice, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        convolution = self._convolutions[depth]
+        assert convolution.layer is not None
+        maps = inputs[0][: place.stop - place.start]
+        convolved = Convolved(convolution.layer, convolution.bias, convolution.activate, maps)
+        for blur, view in enumerate(self._views):
+            promised = self._promised.get((depth, view))
+            if promised is None:
+                continue
+            found = convolved.blurred(kernel(view))
+            self._local[depth, blur, place] = found.error()
+            for name, ratio in found.ratios(promised).items():
+                self._ratios[name][depth, blur, place] = ratio
+            self._parts[depth, blur] += [found.parts[part].sum() for part in PARTS]
+
+
+def _each(watchers: Sequence[partial[None]], inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    for watcher in watchers:
+        watcher(inputs, output)
+
+
+def _distances(stacked: Tensor) -> Float64[np.ndarray, "others images"]:
+    """From the first of a stack to each of the others."""
+    clean = stacked[0].flatten(1)
+    found = [torch.linalg.vector_norm(other.flatten(1) - clean, dim=1, dtype=torch.float64) for other in stacked[1:]]
+    return torch.stack(found).numpy()
