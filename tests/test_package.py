@@ -39,6 +39,7 @@ LADDER = [
     *("options", "warps", "blur", "metrics", "inference", "differences", "rows", "curvature", "lbfgs", "store"),
     *("decoding", "glyphs", "folders", "sources", "splits", "reduction", "reading", "images"),
     *("glyphnet", "cutting", "weights", "backbones", "catalogue", "batchnorm"),
+    *("tracing", "lipschitz", "stages"),
     *("engines", "features", "adaptation", "heads", "fitting"),
     *(
         "runs",
