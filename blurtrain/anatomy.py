@@ -1,26 +1,24 @@
-"""What `blurtrain layers` finds in one network: bounds, measurements and decisions as plain values."""
+"""A network with images and heads, its convolutions with what can be stated of them, and what is measured there."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
+from torch import Tensor
 
-from blurtrain import backbones, decision, images, runs
+from blurtrain import backbones, images, runs
 from blurtrain.backbones import FrozenBackbone
-from blurtrain.bounds import NAMES, ON_IMAGE, Bound, bounds, wider
+from blurtrain.bounds import Bound, bounds
 from blurtrain.chatter import silence
-from blurtrain.commuting import PARTS, extension_of
+from blurtrain.commuting import Bounded
 from blurtrain.config import Config
-from blurtrain.decision import LinearHead, quantiles, ratio
-from blurtrain.errors import BackboneError
+from blurtrain.decision import LinearHead
 from blurtrain.images import ImageSet
-from blurtrain.kernels import FAMILIES, kernel
-from blurtrain.operators import Gains, gains
+from blurtrain.kernels import kernel
+from blurtrain.operators import Gains, Layer, gains
 from blurtrain.progress import progress
 from blurtrain.propagation import CHUNK, Measured, Meter
 from blurtrain.stages import Convolution, Stage, convolutions, stages
@@ -28,6 +26,7 @@ from blurtrain.store import Table, row_id
 from blurtrain.tracing import Trace, trace
 from blurtrain.views import Blur
 from blurtrain.weights import read_weights
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -121,22 +120,18 @@ class Anatomy:
     Args:
         trace: Of one forward pass.
         convolutions: In the order in which they run.
-        gains: Of those that have a norm.
-        promised: Bounds by convolution and blur, where there are any.
+        bounded: Those of which something can be stated, by their place.
+        norms: Of these.
+        promised: Bounds by place and blur, where there are any.
         stages: With their Lipschitz constants.
     """
 
     trace: Trace
     convolutions: Sequence[Convolution]
-    gains: Mapping[int, Gains]
+    bounded: Mapping[int, Bounded]
+    norms: Mapping[int, float]
     promised: Mapping[tuple[int, Blur], Mapping[str, Bound]]
     stages: Sequence[Stage]
-
-
-def norm_table(backbone: FrozenBackbone, fingerprint: str, side: int, cache: Path) -> Table:
-    """Where the gains of a network's convolutions are stored, for square images of that side."""
-    key = {"kind": "norms", "backbone": backbone.name, "fingerprint": fingerprint, "crop": side}
-    return Table(cache / "norms" / f"{backbone.name}-{fingerprint[:16]}-{side}", key)
 
 
 def anatomy(subject: Subject) -> Anatomy:
@@ -149,52 +144,61 @@ def anatomy(subject: Subject) -> Anatomy:
     one = torch.from_numpy(subject.images.read_pixels(subject.positions[:1])) / 255
     traced = trace(subject.backbone, one)
     found = convolutions(traced, subject.backbone)
-    table = norm_table(subject.backbone, subject.fingerprint, subject.side, subject.cache)
-    known = dict(_gains(found, table))
-    promised = {
-        (depth, view): _promise(convolution, known[depth], view)
-        for depth, convolution in enumerate(found)
-        for view in subject.views
-        if depth in known and not unmeasured(convolution, view)
-    }
-    constants = {
-        convolution.node: found_layer.norm(known[depth])
-        for depth, convolution in enumerate(found)
-        if (found_layer := convolution.layer) is not None
-    }
-    return Anatomy(traced, found, known, promised, stages(traced, constants))
+    bounded = {depth: _bounded(convolution) for depth, convolution in enumerate(found) if not convolution.no_bound}
+    norms, promised = {}, {}
+    for depth, known in _gains(bounded, norm_table(subject)):
+        layer = bounded[depth].layer
+        norms[depth] = layer.norm(known)
+        for view in subject.views:
+            if not bounded[depth].refusal(kernel(view)):
+                promised[depth, view] = bounds(layer, known, kernel(view), bounded[depth].extension)
+    of_nodes = {found[depth].node: norm for depth, norm in norms.items()}
+    return Anatomy(traced, found, bounded, norms, promised, stages(traced, subject.backbone, of_nodes))
 
 
-def _gains(found: Sequence[Convolution], table: Table) -> Iterator[tuple[int, Gains]]:
-    """Of every convolution that has a norm: stored ones are read, others computed and stored."""
-    layers = {depth: convolution.layer for depth, convolution in enumerate(found) if convolution.layer is not None}
-    ids = {depth: np.array([row_id(layer.content())]) for depth, layer in layers.items()}
-    absent = [depth for depth in layers if not table.has(ids[depth])[0]]
+def norm_table(subject: Subject) -> Table:
+    """Where the norms of a network's convolutions are stored, frequency by frequency, for images of one size."""
+    name, fingerprint, side = subject.backbone.name, subject.fingerprint, subject.side
+    key = {"kind": "norms", "backbone": name, "fingerprint": fingerprint, "crop": side}
+    return Table(subject.cache / "norms" / f"{name}-{fingerprint[:16]}-{side}", key)
+
+
+def _bounded(convolution: Convolution) -> Bounded:
+    module, (weights, bias), (height, width) = convolution.module, convolution.folded(), convolution.size
+    assert module is not None
+    layer = Layer(
+        weights,
+        height,
+        width,
+        *(module.stride, module.dilation, module.groups),
+        *(convolution.padding, module.padding_mode, convolution.lipschitz),
+    )
+    return Bounded(layer, bias, convolution.activation or _as_it_is)
+
+
+def _as_it_is(maps: Tensor) -> Tensor:
+    return maps
+
+
+def _gains(bounded: Mapping[int, Bounded], table: Table) -> Iterator[tuple[int, Gains]]:
+    """Of every convolution: stored ones are read, others computed and stored."""
+    ids = {depth: np.array([row_id(one.layer.content())]) for depth, one in bounded.items()}
+    absent = [depth for depth in bounded if not table.has(ids[depth])[0]]
     with progress("norms of layers", len(absent), "layer") as bar:
         for depth in absent:
             if not table.has(ids[depth])[0]:  # two layers may be the same one
-                table.append(ids[depth], {"gains": gains(layers[depth])[None]})
+                table.append(ids[depth], {"gains": gains(bounded[depth].layer)[None]})
             bar.advance()
-    for depth in layers:
+    for depth in bounded:
         yield depth, table.read(ids[depth], "gains")[0]
-
-
-def unmeasured(convolution: Convolution, view: Blur) -> str:
-    """Why a layer's own input cannot be blurred; empty if it can."""
-    if convolution.layer is None:
-        return convolution.no_bound
-    return wider(kernel(view), convolution.layer) if extension_of(convolution.layer) == "uncropped" else ""
-
-
-def _promise(convolution: Convolution, known: Gains, view: Blur) -> Mapping[str, Bound]:
-    assert convolution.layer is not None
-    return bounds(convolution.layer, known, kernel(view), extension_of(convolution.layer))
 
 
 def measured(subject: Subject, found: Anatomy) -> Measured:
     """Run the images."""
     count = len(subject.positions)
-    meter = Meter(subject.backbone, found.trace, found.convolutions, found.promised, subject.views, count)
+    meter = Meter(
+        subject.backbone, found.trace, found.convolutions, found.bounded, found.promised, subject.views, count
+    )
     with progress("layers", count) as bar:
         for start in range(0, count, CHUNK):
             some = subject.positions[start : start + CHUNK]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurtrain.blur import blur_uncropped
-from blurtrain.bounds import ON_IMAGE, Bound, Extension
+from blurtrain.bounds import ON_IMAGE, Bound, Extension, wider
 from blurtrain.convolution import Kernel
 from blurtrain.operators import Layer
 
@@ -73,36 +73,51 @@ class _Seen:
     margin: tuple[int, int]
 
 
-class Convolved:
-    """One layer and the clean maps that reach it.
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """A convolution of which something can be stated, batch norm folded in.
 
     Args:
-        layer: The convolution.
-        bias: Of it, with the batch norm folded in.
-        activate: The activation.
-        maps: Its input.
+        layer: Its linear part.
+        bias: Of each output channel.
+        activate: What follows.
     """
 
-    def __init__(
-        self, layer: Layer, bias: Float64[np.ndarray, " out"], activate: Callable[[Tensor], Tensor], maps: Maps
-    ) -> None:
-        self._layer, self._activate = layer, activate
-        self._maps = maps.contiguous()
-        self._weights = torch.from_numpy(layer.weights).to(maps)
-        self._bias = torch.from_numpy(bias).to(maps)[:, None, None]
-        self._full = self._linear_of_all()
+    layer: Layer
+    bias: Float64[np.ndarray, " out"]
+    activate: Callable[[Tensor], Tensor]
 
     @property
     def extension(self) -> Extension:
-        """How the maps continue when they are blurred: such that both commute, where any do."""
-        return "uncropped" if self._layer.mode == "zeros" else "circular"
+        """How maps continue when they are blurred: such that blur and layer commute, where any do."""
+        return "uncropped" if self.layer.mode == "zeros" else "circular"
+
+    def refusal(self, kernel: Kernel) -> str:
+        """Why its input cannot be blurred; empty if it can."""
+        return wider(kernel, self.layer) if self.extension == "uncropped" else ""
+
+
+class Convolved:
+    """One convolution and the clean maps that reach it.
+
+    Args:
+        bounded: The convolution.
+        maps: Its input.
+    """
+
+    def __init__(self, bounded: Bounded, maps: Maps) -> None:
+        self._bounded, self._layer = bounded, bounded.layer
+        self._maps = maps.contiguous()
+        self._weights = torch.from_numpy(bounded.layer.weights).to(maps)
+        self._bias = torch.from_numpy(bounded.bias).to(maps)[:, None, None]
+        self._full = self._linear_of_all()
 
     def blurred(self, kernel: Kernel) -> Local:
         """Blur the maps, and measure."""
-        seen = self._uncropped(kernel) if self.extension == "uncropped" else self._circular(kernel)
+        seen = self._uncropped(kernel) if self._bounded.extension == "uncropped" else self._circular(kernel)
         (down, across), (top, side) = self._layer.stride, seen.margin
         linear = [out[..., ::down, ::across] for out in (seen.clean, seen.blurred)]
-        clean, blurred = (self._activate(out + self._bias) for out in linear)
+        clean, blurred = (self._bounded.activate(out + self._bias) for out in linear)
         changed = clean - blurred
         height, width = self._own(seen.clean)
         own = (slice(top, top + height), slice(side, side + width))

@@ -1,15 +1,16 @@
 """What was found in a network's layers, as plain values for layers.json."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from blurtrain import decision
-from blurtrain.anatomy import Anatomy, Subject, unmeasured
+from blurtrain.anatomy import Anatomy, Subject
 from blurtrain.bounds import NAMES
 from blurtrain.commuting import PARTS
+from blurtrain.config import plain
 from blurtrain.decision import quantiles, ratio
 from blurtrain.kernels import kernel
 from blurtrain.propagation import Measured
@@ -46,7 +47,7 @@ def described(subject: Subject, found: Anatomy, seen: Measured) -> Values:
             for depth, convolution in enumerate(found.convolutions)
         ],
         "features": {
-            "propagated": [_propagated(seen.feature_errors[blur], flips, blur, None) for blur in blurs],
+            "propagated": [_propagated(view, seen.feature_errors[blur], flips, blur, None) for blur, view in enumerate(subject.views)],
             **_cumulative(found, found.trace.output),
         },
         "stages": [
@@ -61,7 +62,7 @@ def described(subject: Subject, found: Anatomy, seen: Measured) -> Values:
         ],
         "decision": [_decided(subject, seen, blur) for blur in blurs],
         "violations": _violations(seen),
-        "no_bound": sum(convolution.layer is None for convolution in found.convolutions),
+        "no_bound": len(found.convolutions) - len(found.bounded),
     }
 
 
@@ -123,12 +124,12 @@ def _layer(
     cumulative = _cumulative(found, convolution.last)
     promised = np.nan if cumulative["cumulative"] is None else cumulative["cumulative"]
     propagated = []
-    for blur in range(len(subject.views)):
+    for blur, view in enumerate(subject.views):
         product = ratio(promised * seen.images[blur], seen.outputs[depth])
-        propagated.append(_propagated(seen.errors[depth, blur], flips, blur, quantiles(product)["q50"]))
+        propagated.append(_propagated(view, seen.errors[depth, blur], flips, blur, quantiles(product)["q50"]))
     return {
         "depth": depth + 1,
-        **_shape(convolution),
+        **_shape(found, depth, convolution),
         **_norms(found, depth, convolution),
         **cumulative,
         "local": [_local(found, seen, depth, blur, view) for blur, view in enumerate(subject.views)],
@@ -136,27 +137,42 @@ def _layer(
     }
 
 
-def _shape(convolution: Convolution) -> Values:
-    """What kind of convolution it is."""
-    raise NotImplementedError
+def _shape(found: Anatomy, depth: int, convolution: Convolution) -> Values:
+    """What kind of convolution it is; of one that is no `Conv2d` not all is known."""
+    module, layer = convolution.module, found.bounded.get(depth)
+    height, width = (*convolution.size, None, None)[:2]
+    values = {
+        "name": convolution.name,
+        "batch_norm": None if convolution.norm is None else convolution.norm.path,
+        "activation": None if convolution.activation is None else convolution.activation.node.op,
+        "height": height,
+        "width": width,
+    }
+    keys = ("in_channels", "out_channels", "kernel", "stride", "padding", "padding_mode", "dilation", "groups")
+    if module is None or layer is None:
+        return values | dict.fromkeys(keys)
+    sizes = (module.in_channels, module.out_channels, module.kernel_size, module.stride, convolution.padding)
+    return values | dict(zip(keys, plain((*sizes, module.padding_mode, module.dilation, module.groups)), strict=True))
 
 
 def _norms(found: Anatomy, depth: int, convolution: Convolution) -> Values:
-    layer = convolution.layer
-    if layer is None:
+    if depth not in found.bounded:
         return {"no_bound": convolution.no_bound, "norm": None, "young": None, "lipschitz": None}
-    norm, young = layer.norm(found.gains[depth]), layer.young * layer.padding_norm
-    return {"no_bound": None, "norm": norm, "young": young, "lipschitz": layer.lipschitz}
+    layer = found.bounded[depth].layer
+    young = layer.young * layer.padding_norm
+    return {"no_bound": None, "norm": found.norms[depth], "young": young, "lipschitz": layer.lipschitz}
 
 
 def _cumulative(found: Anatomy, node: int) -> Values:
-    """The product over depth, from the image to a node."""
-    raise NotImplementedError
+    """The Lipschitz constant from the image to a node."""
+    stage = found.stages[node]
+    return {"cumulative": stage.cumulative, "no_cumulative": stage.no_cumulative or None}
 
 
 def _local(found: Anatomy, seen: Measured, depth: int, blur: int, view: Blur) -> Values:
-    reason = unmeasured(found.convolutions[depth], view)
-    if reason:
+    if (depth, view) not in found.promised:
+        known = found.bounded.get(depth)
+        reason = found.convolutions[depth].no_bound if known is None else known.refusal(kernel(view))
         return {"reason": reason, "error": None, "bounds": {}, "shares": None}
     bounds = {}
     for name in NAMES:
@@ -174,6 +190,7 @@ def _mean_and_largest(values: Float64[np.ndarray, " images"]) -> Values:
 
 
 def _propagated(
+    view: Blur,
     errors: Float64[np.ndarray, "borders images"],
     flips: Mapping[str, Bool[np.ndarray, "blurs images"]],
     blur: int,
@@ -182,7 +199,7 @@ def _propagated(
     """The error that a blurred image makes somewhere, and how well it tells the images that flip."""
     own, circular = errors
     areas = {name: decision.separation(own, flipped[blur]) for name, flipped in flips.items()}
-    return {border: quantiles(own), "circular": quantiles(circular), "product": product, "auc": areas}
+    return {view.border: quantiles(own), "circular": quantiles(circular), "product": product, "auc": areas}
 
 
 def _decided(subject: Subject, seen: Measured, blur: int) -> Values:
@@ -198,8 +215,3 @@ def _violations(seen: Measured) -> Values:
         "count": int((ratios > VIOLATED).sum()),
         "largest": float(ratios.max()) if len(ratios) else None,
     }
-
-
-def blur_names(views: Sequence[Blur]) -> list[str]:
-    """Of some views."""
-    return [view.name for view in views]

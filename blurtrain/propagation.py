@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from blurtrain.blur import blur_pixels
 from blurtrain.bounds import Bound
-from blurtrain.commuting import PARTS, Convolved
+from blurtrain.commuting import PARTS, Bounded, Convolved
 from blurtrain.kernels import kernel
 from blurtrain.stages import Convolution
 from blurtrain.tracing import Trace, watch
@@ -66,7 +66,8 @@ class Meter:
         network: That was traced.
         trace: Of it.
         convolutions: In it.
-        promised: Bounds by convolution and blur, for those that have any.
+        bounded: Those of which something can be stated, by their place.
+        promised: Bounds by place and blur, for those that have any.
         views: The blurs.
         count: Images that will come.
     """
@@ -76,12 +77,13 @@ class Meter:
         network: nn.Module,
         trace: Trace,
         convolutions: Sequence[Convolution],
+        bounded: Mapping[int, Bounded],
         promised: Mapping[tuple[int, Blur], Mapping[str, Bound]],
         views: Sequence[Blur],
         count: int,
     ) -> None:
         self._network, self._trace, self._convolutions = network, trace, convolutions
-        self._promised, self._views = promised, views
+        self._bounded, self._promised, self._views = bounded, promised, views
         shape = len(convolutions), len(views), count
         names = dict.fromkeys(name for bounds in promised.values() for name in bounds)
         self._errors = np.full((*shape[:2], 2, count), np.nan)
@@ -130,10 +132,7 @@ class Meter:
         self._errors[depth, ..., place] = errors.reshape(2, -1, count).transpose(1, 0, 2)
 
     def _locally(self, depth: int, place: slice, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        convolution = self._convolutions[depth]
-        assert convolution.layer is not None
-        maps = inputs[0][: place.stop - place.start]
-        convolved = Convolved(convolution.layer, convolution.bias, convolution.activate, maps)
+        convolved = Convolved(self._bounded[depth], inputs[0][: place.stop - place.start])
         for blur, view in enumerate(self._views):
             promised = self._promised.get((depth, view))
             if promised is None:

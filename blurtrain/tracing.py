@@ -35,6 +35,7 @@ NAMES = {
 # They take a tensor's shape alone.
 SHAPE_ALONE = ("empty_like", "zeros_like", "ones_like", "full_like", "new_empty", "new_zeros", "new_ones", "new_full")
 
+Images = Float[Tensor, "batch channel height width"]
 Shape = tuple[int, ...]
 Operation = Any  # torch's own, which has no type
 Value = Any  # whatever an operation of torch takes or gives
@@ -57,8 +58,7 @@ class Node:
 
     Args:
         index: Its place in the order in which they ran.
-        op: "conv2d" for a whole call of an `nn.Conv2d`, `STALE`, or torch's name without the underscore of what
-            runs in place: "relu", "add", "hardtanh", "batch_norm".
+        op: `CONV2D`, `STALE`, or torch's name without the underscore of what runs in place: "relu", "batch_norm".
         path: The innermost module that ran it, as `named_modules` names it; empty for the network itself.
         use: How often that module had run before.
         inputs: The nodes its tensors came from, `INPUT` for the images; weights and constants are not listed.
@@ -79,6 +79,11 @@ class Node:
     function: Callable[..., Any] | None
     input_shapes: tuple[Shape, ...]
     shape: Shape
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What must be the same when the network runs again."""
+        return self.op, self.path, self.use, self.inputs, self.picks
 
     @property
     def is_pointwise(self) -> bool:
@@ -123,9 +128,10 @@ class Trace:
 
 Watcher = Callable[[tuple[Tensor, ...], Tensor], None]
 _Seen = Callable[[Node, tuple[Tensor, ...], Tensor], None]
+_Placed = list[tuple[int, Tensor]]  # with the place of each among the outputs
 
 
-def trace(network: nn.Module, images: Float[Tensor, "batch channel height width"]) -> Trace:
+def trace(network: nn.Module, images: Images) -> Trace:
     """Run a network once and record it.
 
     Args:
@@ -141,12 +147,7 @@ def trace(network: nn.Module, images: Float[Tensor, "batch channel height width"
     return Trace(tuple(recorder.nodes), source)
 
 
-def watch(
-    network: nn.Module,
-    images: Float[Tensor, "batch channel height width"],
-    trace: Trace,
-    at: Mapping[int, Watcher],
-) -> Tensor:
+def watch(network: nn.Module, images: Images, trace: Trace, at: Mapping[int, Watcher]) -> Tensor:
     """Run a network again, and show what goes into some nodes and comes out.
 
     Args:
@@ -164,25 +165,20 @@ def watch(
     """
 
     def seen(node: Node, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if node.index >= len(trace.nodes) or _identity(node) != _identity(trace.nodes[node.index]):
-            raise BackboneError(_differs(node.path, node.op))
+        if node.index >= len(trace.nodes) or node.identity != trace.nodes[node.index].identity:
+            raise BackboneError(_differs(f"{node.path} ({node.op})"))
         if node.index in at:
             at[node.index](inputs, output)
 
     recorder = _Recorder(images, seen, at)
     output, source = _run(network, recorder)
     if len(recorder.nodes) != len(trace.nodes) or source != trace.output:
-        raise BackboneError(_differs("", "the end"))
+        raise BackboneError(_differs("its end"))
     return output
 
 
-def _identity(node: Node) -> tuple[object, ...]:
-    return node.op, node.path, node.use, node.inputs, node.picks
-
-
-def _differs(path: str, op: str) -> str:
-    place = f"at {path} ({op})" if path else f"at {op}"
-    return f"the network computes otherwise than on the first image, {place}, so nothing can be stated of its layers"
+def _differs(place: str) -> str:
+    return f"the network computes otherwise than on the first image, at {place}, so nothing can be stated of its layers"
 
 
 def paths(network: nn.Module) -> dict[nn.Module, str]:
@@ -198,12 +194,8 @@ def _run(network: nn.Module, recorder: "_Recorder") -> tuple[Tensor, int]:
         BackboneError: If a part of the network is in train mode, or it does not give one tensor.
     """
     names = paths(network)
-    for module, path in names.items():
-        if module.training:
-            raise BackboneError(
-                f"{path or 'the network'} ({type(module).__name__}) is in train mode, in which no bound holds: "
-                "call eval() first"
-            )
+    for path in (path or "the network" for module, path in names.items() if module.training):
+        raise BackboneError(f"{path} is in train mode, in which no bound holds: call eval() first")
     with torch.no_grad(), _hooked(names, recorder), recorder:
         output = network(recorder.images)
     if not isinstance(output, Tensor):
@@ -289,8 +281,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def hook(module: nn.Module, _: object, output: Tensor) -> None:
             operands = self._operands(self._convolution or ()) if is_plain else []
             if operands:
-                node = self._node(CONV2D, operands, {"input": Traced(0)}, module.forward, output)
-                self._note([(0, output)], node)
+                node = self._node(CONV2D, operands, {"input": Traced(0)}, module.forward, [(0, output)])
                 self._seen(node, (operands[0].tensor,), output)  # still inside, where nothing is recorded
             self._convolution = None if is_plain else self._convolution
             self._frames.pop()
@@ -307,8 +298,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             origin = self._overwritten[memory][0]
         else:
             return source
-        stale = self._node(STALE, [_Operand(tensor, origin, 0, tuple(tensor.shape))], {}, None, tensor)
-        self._note([(0, tensor)], stale)
+        stale = self._node(STALE, [_Operand(tensor, origin, 0, tuple(tensor.shape))], {}, None, [(0, tensor)])
         self._seen(stale, (tensor,), tensor)
         return stale.index, 0, self._changes[memory]
 
@@ -341,20 +331,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         arguments = _noted(call, operands, written)
         output = func(**call)
         outputs = _tensors(output)
-        short = name.removesuffix("_") if written else name
-        result = (*outputs, before[0])[0]  # some give a number, or nothing
-        node = self._node(NAMES.get(short, short), operands, arguments, func, result)
         for memory, tensor in {_memory(tensor): tensor for tensor in written}.items():
             if self._sources.get(tensor) is None:
-                self._overwritten[memory] = (node.index, tensor.untyped_storage())
+                self._overwritten[memory] = (len(self.nodes), tensor.untyped_storage())
             self._changes[memory] += 1
-        self._note((*((0, tensor) for tensor in written), *enumerate(outputs)), node)
-        self._seen(node, before, result)
+        name = name.removesuffix("_") if written else name
+        placed = [*enumerate(outputs), *((0, tensor) for tensor in written)]
+        node = self._node(NAMES.get(name, name), operands, arguments, func, placed)
+        self._seen(node, before, (*outputs, before[0])[0])  # some give a number, or nothing
         return output
-
-    def _note(self, outputs: Iterable[tuple[int, Tensor]], node: Node) -> None:
-        for place, tensor in outputs:
-            self._sources[tensor] = (node.index, place, self._changes[_memory(tensor)])
 
     def _operands(self, tensors: Iterable[Tensor]) -> list[_Operand]:
         """Those that depend on the images, as they are now."""
@@ -362,14 +347,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return [_Operand(tensor, *source[:2], tuple(tensor.shape)) for tensor, source in sources if source is not None]
 
     def _node(
-        self, op: str, operands: list[_Operand], arguments: Mapping[str, Value], function: Operation, output: Tensor
+        self, op: str, operands: list[_Operand], arguments: Mapping[str, Value], function: Operation, outputs: _Placed
     ) -> Node:
-        """The next node."""
+        """The next node, from which its outputs come."""
         inputs, picks, shapes = zip(*(operand[1:] for operand in operands), strict=True)
-        index, frame, shape = len(self.nodes), self._frames[-1], tuple(output.shape)
-        node = Node(index, op, *frame, inputs, picks, arguments, function, shapes, shape)
-        self.nodes.append(node)
-        return node
+        index, frame = len(self.nodes), self._frames[-1]
+        shape = tuple(outputs[0][1].shape) if outputs else ()
+        self.nodes.append(Node(index, op, *frame, inputs, picks, arguments, function, shapes, shape))
+        for place, tensor in outputs:
+            self._sources[tensor] = (index, place, self._changes[_memory(tensor)])
+        return self.nodes[-1]
 
 
 def _noted(call: Mapping[str, Value], operands: list[_Operand], written: list[Tensor]) -> Value:

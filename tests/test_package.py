@@ -38,7 +38,8 @@ LADDER = [
     "cores",
     *("options", "warps", "blur", "metrics", "inference", "differences", "rows", "curvature", "lbfgs", "store"),
     *("decoding", "glyphs", "folders", "sources", "splits", "reduction", "reading", "images"),
-    *("glyphnet", "cutting", "weights", "backbones", "catalogue", "batchnorm", "operators", "bounds"),
+    *("glyphnet", "cutting", "weights", "backbones", "catalogue", "batchnorm"),
+    *("tracing", "lipschitz", "stages", "operators", "bounds", "commuting", "propagation", "decision"),
     *("engines", "features", "adaptation", "heads", "fitting"),
     *(
         "runs",
@@ -57,7 +58,7 @@ LADDER = [
     ),
     *("class_folders", "mce", "answers", "own_head"),
     *("preparation", "training", "controls", "sensitivity", "choosing", "exhibits"),
-    *("needs", "forecast", "experiment", "previews", "pretrain", "cli"),
+    *("needs", "forecast", "experiment", "previews", "anatomy", "dissection", "layers", "pretrain", "cli"),
 ]
 OUTSIDE = ["__init__", "__main__"]  # names for users: they stand on top
 MOST_LINES = 400
