@@ -1,0 +1,390 @@
+"""What people look at of the layers of a network: the terminal table and the finding. No computation."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from math import floor, isfinite, log10
+from textwrap import fill
+from typing import Any
+
+from blurtrain.layer_tables import BOUNDS, Result
+from blurtrain.report import aligned
+
+WIDTH = 100  # characters of a line
+WHOLE = 100  # layers up to which each has its line
+SHOWN = 30  # lines where there are more
+NAMED = 4  # layers that a reason names
+NARROWEST = 10  # characters that are left of a name
+READINGS = ("triangle", "young", "l1", "spectral", "joint")  # of a layer's constant
+
+Part = Mapping[str, Any]  # a piece of the result
+
+
+def table(result: Result) -> str:
+    """Everything about the layers as text of at most 100 columns."""
+    parts = [
+        _counts(result),
+        _kernels(result),
+        _layers(result),
+        "\n".join(_missing(result)),
+        "\n".join(_stages(result)),
+        "\n".join(_classical(result)),
+        _decision(result),
+        _row_shares(result),
+        fill(result["finding"], WIDTH),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+# words and numbers
+
+
+def number(value: float | None) -> str:
+    """Three digits, or a dash where there is no number."""
+    if value is None or not isfinite(value):
+        return "-"
+    if value == 0:
+        return "0"
+    if not 1e-3 <= abs(value) < 9999.5:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    text = f"{value:.{max(0, 2 - floor(log10(abs(value))))}f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 and "0." in text[:3] else text
+
+
+def power(value: float) -> str:
+    """What is too large to have digits that matter, as a power of ten."""
+    return f"10^{round(log10(value))}" if value >= 1e4 else number(value)
+
+
+def shortened(name: str, most: int) -> str:
+    """A name in one line without its middle, where it has more than so many characters."""
+    name = " ".join(name.split())
+    if len(name) <= most:
+        return name
+    end = (most - 2) // 2
+    return f"{name[: most - 2 - end]}..{name[len(name) - end :]}"
+
+
+def blur_name(blur: Part) -> str:
+    """Its name, with the angle in few characters."""
+    return str(blur["name"]).replace(" at ", " ").replace(" degrees", "°")
+
+
+def evenly(n: int, most: int) -> list[int]:
+    """So many places of n at most, spread evenly from the first to the last."""
+    if n <= most:
+        return list(range(n))
+    return [round(place * (n - 1) / (most - 1)) for place in range(most)] if most > 1 else [n - 1]
+
+
+def median(part: Part, place: int, result: Result) -> float | None:
+    """The median relative error of a layer, or of the features, when the image is blurred with its own border."""
+    values = part["propagated"][place].get(result["blurs"][place]["border"])
+    return None if values is None else values["q50"]
+
+
+def heaviest(result: Result) -> int:
+    """Place of the blur that moves the features most."""
+    medians = [median(result["features"], place, result) for place in range(len(result["blurs"]))]
+    known = [place for place, value in enumerate(medians) if value is not None]
+    return max(known, key=lambda place: medians[place] or 0.0) if known else len(medians) - 1
+
+
+def _plural(n: int, word: str) -> str:
+    return f"{n:,} {word}{'s' * (n != 1)}"
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first few names and how many more there are."""
+    some = ", ".join(shortened(name, 24) for name in names[:NAMED])
+    return f"{some} and {len(names) - NAMED} more" if len(names) > NAMED else some
+
+
+def _ruled(rows: Sequence[Sequence[str]], shrink: Sequence[int], heads: int = 1, left: Sequence[int] = (0,)) -> str:
+    """A table with a rule below its heading; where it is too wide, columns of names lose their middles."""
+    cells = [list(row) for row in rows]
+    lines = aligned(cells, left=tuple(left))
+    while (excess := max(map(len, lines)) - WIDTH) > 0:
+        widest = max(shrink, key=lambda column: max(len(row[column]) for row in cells))
+        width = max(len(row[widest]) for row in cells)
+        if width <= NARROWEST:
+            break
+        to = max(NARROWEST, width - min(excess, max(1, width // 4)))  # in turns, so that no name pays for another
+        for row in cells:
+            row[widest] = shortened(row[widest], to)
+        lines = aligned(cells, left=tuple(left))
+    return "\n".join([*lines[:heads], "-" * max(map(len, lines)), *lines[heads:]])
+
+
+# counts, kernels and layers
+
+
+def _counts(result: Result) -> str:
+    heads = ", ".join(shortened(name, 16) for name in result["head_names"]) or "none"
+    rest = (
+        f": {_plural(result['n_images'], result['split'] + ' image')} at {result['side']} px, "
+        f"{_plural(len(result['layers']), 'convolution')}, heads: {heads}"
+    )
+    return fill(shortened(result["network"], max(NARROWEST, WIDTH - len(rest))) + rest, WIDTH)
+
+
+def _kernels(result: Result) -> str:
+    below = {(entry["blur"], entry["reading"]): entry for entry in result["below_one"]}
+    rows = [["blur", "k(0)", "||k||_1", "||d-k||_1", "sup|1-khat|", *READINGS]]
+    for blur in result["blurs"]:
+        found = [below.get((blur["name"], reading)) for reading in READINGS]
+        rows.append(
+            [
+                blur_name(blur),
+                *(number(blur[key]) for key in ("centre", "l1", "distance", "furthest")),
+                *("-" if entry is None else f"{entry['below']}/{entry['of']}" for entry in found),
+            ]
+        )
+    title = "Kernel factors (d: the kernel of no blur); then layers whose constant L ||W|| factor is below 1"
+    return "\n".join([title, _ruled(rows, shrink=(0,))])
+
+
+def _layers(result: Result) -> str:
+    """A line a layer, with as many blurs as fit."""
+    layers, blurs = result["layers"], result["blurs"]
+    if not layers:
+        return "The network has no convolution."
+    for columns in range(len(blurs), 0, -1):
+        shown = evenly(len(blurs), columns)
+        text = _ruled([*_layer_head(result, shown), *_layer_rows(result, shown)], (1,), heads=2, left=(1, 2))
+        if max(map(len, text.splitlines())) <= WIDTH:
+            break
+    names = ", ".join(blur_name(blurs[place]) for place in shown)
+    legend = [
+        f"e: median of ||z(x) - z(x_b)|| / ||z(x)|| over images that are blurred, at {names}. "
+        "spectral: largest measured share of the local bound. product: largest error that the product of Lipschitz "
+        "constants allows, of all blurs."
+    ]
+    if len(layers) > WHOLE:
+        legend.append(f"{SHOWN} of {len(layers)} layers are shown, evenly spread; layers.csv has all.")
+    if len(shown) < len(blurs):
+        legend.append(f"{len(shown)} of {len(blurs)} blurs are shown; layers.csv has all.")
+    return "\n".join([*(fill(line, WIDTH) for line in legend), text, fill(_violations(result), WIDTH)])
+
+
+def _layer_head(result: Result, shown: Sequence[int]) -> list[list[str]]:
+    """Two lines: family, then strength."""
+    blurs = [result["blurs"][place] for place in shown]
+    strengths = [blur_name(blur).removeprefix(blur["family"]).strip() or "1" for blur in blurs]
+    return [
+        ["", "", "", "", "", *("e" for _ in blurs), "", ""],
+        ["#", "layer", "shape", "||W||", "L"]
+        + [f"{blur['family'][:5]} {shortened(strength, 5)}" for blur, strength in zip(blurs, strengths, strict=True)]
+        + ["spectral", "product"],
+    ]
+
+
+def _layer_rows(result: Result, shown: Sequence[int]) -> Iterator[list[str]]:
+    layers = result["layers"]
+    for at in evenly(len(layers), SHOWN if len(layers) > WHOLE else len(layers)):
+        layer = layers[at]
+        spectral = [((local["bounds"] or {}).get("spectral") or {}).get("largest") for local in layer["local"]]
+        products = [propagated["product"] for propagated in layer["propagated"]]
+        yield [
+            str(layer["depth"]),
+            layer["name"],
+            shape(layer),
+            *(number(layer[key]) for key in ("norm", "lipschitz")),
+            *(number(median(layer, place, result)) for place in shown),
+            *(number(max((v for v in values if v is not None), default=None)) for values in (spectral, products)),
+        ]
+
+
+def shape(layer: Part) -> str:
+    """Kernel, stride, channels, dilation and groups, such as ``3x3/2 64``."""
+    stride, dilation = layer["stride"], layer["dilation"]
+    steps = f"{stride[0]}" if len(set(stride)) == 1 else "x".join(map(str, stride))
+    return (
+        "x".join(map(str, layer["kernel"]))
+        + (f"/{steps}" if steps != "1" else "")
+        + f" {layer['out_channels']}"
+        + (f" d{max(dilation)}" if max(dilation) > 1 else "")
+        + (f" g{layer['groups']}" if layer["groups"] > 1 else "")
+    )
+
+
+def _violations(result: Result) -> str:
+    found = result["violations"]
+    largest = "" if found["largest"] is None else f"; the largest measured share of a bound is {found['largest']:.6g}"
+    return f"{_in_words(found)}{largest}.".capitalize()
+
+
+def _in_words(violations: Part) -> str:
+    amount = _plural(violations["count"], "violation") if violations["count"] else "no violation"
+    return f"{amount} in {_plural(violations['checked'], 'comparison')}"
+
+
+# what is not known
+
+
+def _missing(result: Result) -> Iterator[str]:
+    """Why layers have no bound, or not every one, or no product."""
+    blurs = [blur_name(blur) for blur in result["blurs"]]
+    whole: dict[str, dict[str, set[str]]] = {}  # reason: layer: blurs
+    single: dict[str, dict[str, set[str]]] = {}  # reason: layer: bounds
+    products: dict[str, list[str]] = {}
+    for layer in result["layers"]:
+        name = layer["name"]
+        if layer["no_bound"]:
+            whole.setdefault(layer["no_bound"], {}).setdefault(name, set()).update(blurs)
+        if layer["no_cumulative"]:
+            products.setdefault(layer["no_cumulative"], []).append(name)
+        for blur, local in zip(blurs, layer["local"], strict=True):
+            if local["reason"]:
+                whole.setdefault(local["reason"], {}).setdefault(name, set()).add(blur)
+            for bound, values in (local["bounds"] or {}).items():
+                if values["reason"]:
+                    single.setdefault(values["reason"], {}).setdefault(name, set()).add(bound)
+    for reason, found in whole.items():
+        among = set().union(*found.values())
+        only = "" if among == set(blurs) else f" at {', '.join(blur for blur in blurs if blur in among)}"
+        yield fill(f"no bound: {reason} ({_named(list(found))}{only})", WIDTH)
+    for reason, found in single.items():
+        among = set().union(*found.values())
+        bounds = ", ".join(bound for bound in BOUNDS if bound in among)
+        yield fill(f"no bound of its own kind ({bounds}): {reason} ({_named(list(found))})", WIDTH)
+    for reason, names in products.items():
+        yield fill(f"no product: {reason} ({_named(names)})", WIDTH)
+
+
+def _stages(result: Result) -> Iterator[str]:
+    """How many stages have no Lipschitz constant, and why."""
+    missing = Counter((s["kind"], s["no_bound"] or "unknown") for s in result["stages"] if s["constant"] is None)
+    if not missing:
+        return
+    yield f"{missing.total()} of {_plural(len(result['stages']), 'stage')} have no Lipschitz constant:"
+    for (kind, reason), times in missing.most_common():
+        yield fill(f"{times} x {kind}: {reason}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+
+
+def _classical(result: Result) -> Iterator[str]:
+    """The product of Lipschitz constants beside what was measured."""
+    place = heaviest(result)
+    blur, features = blur_name(result["blurs"][place]), result["features"]
+    last = _last_product(result, place)
+    if last is not None:
+        layer, product = last
+        yield fill(
+            f"Classical picture at {blur}: the product of Lipschitz constants allows an error of {power(product)} at "
+            f"{shortened(layer['name'], 40)}, measured is {number(median(layer, place, result))} (median).",
+            WIDTH,
+        )
+    constant = features["cumulative"]
+    known = f"no product reaches them ({features['no_cumulative']})" if constant is None else f"{power(constant)}"
+    error = number(median(features, place, result))
+    yield fill(f"At the features the product of constants: {known}; the error there is {error} (median).", WIDTH)
+    for name in result["head_names"]:
+        found = [decision[name] for decision in result["decision"] if name in decision]
+        ratios = [decision["head_ratio"] for decision in found if decision["head_ratio"]]
+        if ratios:
+            means = [number(ratio["mean"]) for ratio in ratios]
+            yield fill(
+                f"{shortened(name, 24)} head: ||V||_2 is {number(found[0]['head_norm'])}; ||V df|| / (||V|| ||df||) is "
+                f"{', '.join(means)} on average, {number(max(ratio['largest'] for ratio in ratios))} at most.",
+                WIDTH,
+            )
+
+
+def _last_product(result: Result, place: int) -> tuple[Part, float] | None:
+    """The last layer that a product of constants reaches, with what it allows."""
+    known = [layer for layer in result["layers"] if layer["propagated"][place]["product"] is not None]
+    return (known[-1], known[-1]["propagated"][place]["product"]) if known else None
+
+
+# the decision
+
+
+def _decision(result: Result) -> str:
+    if not result["head_names"]:
+        return ""
+    rows = [["blur", "head", "turned", "clean", "blurred", "change/margin", "AUC", "95 % interval", "layer"]]
+    for place, (blur, heads) in enumerate(zip(result["blurs"], result["decision"], strict=True)):
+        for name, found in heads.items():
+            best = _best(result, place, name)
+            low, high = best[1]["ci95"] or (None, None) if best else (None, None)
+            rows.append(
+                [
+                    blur_name(blur),
+                    name,
+                    f"{found['flipped']} of {result['n_images']}",
+                    *(_percent(found[f"accuracy_{view}"]) for view in ("clean", "blurred")),
+                    number((found["change_over_margin"] or {}).get("q50")),
+                    number(best[1]["auc"] if best else None),
+                    "unknown" if low is None or high is None else f"{number(low)} to {number(high)}",
+                    best[0] if best else "-",
+                ]
+            )
+    legend = (
+        "Answers that blur turns; accuracy in %; median of the logits' change over the clean margin; the largest AUC "
+        "of a layer's error for turned against kept answers, the layer found on these images."
+    )
+    return "\n".join([fill(legend, WIDTH), _ruled(rows, shrink=(0, 1, 8), left=(0, 1, 8))])
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _best(result: Result, place: int, head: str) -> tuple[str, Part] | None:
+    """Where the error tells turned answers best from others."""
+    parts = [*((layer["name"], layer) for layer in result["layers"]), ("the features", result["features"])]
+    found = [(name, part["propagated"][place]["auc"].get(head)) for name, part in parts]
+    known = [(name, auc) for name, auc in found if auc and auc["auc"] is not None]
+    return max(known, key=lambda one: float(one[1]["auc"])) if known else None
+
+
+def _row_shares(result: Result) -> str:
+    names = result["head_names"]
+    if not names:
+        return ""
+    rows = [["blur", *names]]
+    for blur, heads in zip(result["blurs"], result["decision"], strict=True):
+        shares = [(heads.get(name) or {}).get("row_share") for name in names]
+        rows.append([blur_name(blur), *(_share(share) for share in shares)])
+    title = "How much of the features' squared shift a head can see, ||P df||^2 / ||df||^2: mean (5 to 95 %)"
+    return "\n".join([title, _ruled(rows, shrink=range(len(rows[0])))])
+
+
+def _share(share: Part | None) -> str:
+    if share is None:
+        return "-"
+    return f"{number(share['mean'])} ({number(share['q05'])} to {number(share['q95'])})"
+
+
+def finding(result: Result) -> str:
+    """The result in one sentence made from the numbers."""
+    place, layers = heaviest(result), result["layers"]
+    clauses = [f"{_plural(len(layers), 'convolution')}, {_in_words(result['violations'])}"]
+    clauses.append(f"at {result['blurs'][place]['name']} {', '.join(_at_heaviest(result, place))}")
+    if result["head_names"]:
+        clauses.append(", ".join(_turned(result, place)))
+    return f"{result['network']} at {result['side']} px: {'; '.join(clauses)}."
+
+
+def _at_heaviest(result: Result, place: int) -> Iterator[str]:
+    """What the blur does on the way to the features."""
+    name, layers = result["blurs"][place]["name"], result["layers"]
+    for entry in result["below_one"]:
+        if (entry["blur"], entry["reading"]) == (name, "spectral"):
+            yield f"spectral constants are below 1 at {entry['below']} of {_plural(entry['of'], 'layer')}"
+    first = f"{number(median(layers[0], place, result))} after the first convolution and " if layers else ""
+    yield f"the error is {first}{number(median(result['features'], place, result))} at the features"
+    last = _last_product(result, place)
+    if last is None:
+        yield "no product of Lipschitz constants is known"
+    else:
+        where = "" if last[0] is layers[-1] else f" up to {last[0]['name']} and nothing beyond"
+        yield f"the product of Lipschitz constants promises {power(last[1])}{where}"
+
+
+def _turned(result: Result, place: int) -> Iterator[str]:
+    """How many answers each head changes, the last one first."""
+    for at, name in enumerate(reversed(result["head_names"])):
+        flipped = result["decision"][place][name]["flipped"]
+        words = f"turns {flipped} of {_plural(result['n_images'], 'answer')}" if at == 0 else f"{flipped}"
+        yield f"{'its own' if name == 'own' else f'the {name}'} head {words}"
