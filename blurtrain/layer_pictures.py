@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from blurtrain.files import whole_file
-from blurtrain.layer_report import READINGS, blur_name, evenly, shortened
+from blurtrain.layer_report import READINGS, blur_name, shortened
 from blurtrain.layer_tables import BOUNDS, Result
 from blurtrain.report import COLOURS, LINES, MOST_COLUMNS
 
@@ -14,7 +14,7 @@ TICKS = 30  # layers whose names fit below a panel
 NAME = 26  # characters of a name below a panel
 MARKED = 60  # layers up to which each has a mark
 BLACK = "#000000"  # of what was measured, beside bounds in colours
-FACTORS = {  # of the kernel constants, what is drawn of each
+FACTORS: dict[str, Callable[[Mapping[str, Any]], float]] = {  # of the kernel constants, what is drawn of each
     "1 + ||k||_1": lambda kernel: 1 + kernel["l1"],
     "||d - k||_1": lambda kernel: kernel["distance"],
     "sup |1 - khat|": lambda kernel: kernel["furthest"],
@@ -70,10 +70,10 @@ def _depths(result: Result) -> list[int]:
     return [layer["depth"] for layer in result["layers"]]
 
 
-def _name_layers(panel: Panel, result: Result, *, features: bool) -> None:
+def _name_layers(panel: Panel, result: Result, *, features: bool, most: int = TICKS) -> None:
     """Names of layers as ticks, as many as can be read."""
     places, names = _depths(result), [layer["name"] for layer in result["layers"]]
-    shown = evenly(len(names), TICKS)
+    shown = range(0, len(names), -(-len(names) // most))
     ticks = [places[at] for at in shown] + ([places[-1] + 1] if features else [])
     labels = [shortened(names[at], NAME) for at in shown] + (["features"] if features else [])
     for text in panel.set_xticks(ticks, labels, rotation=90, fontsize=7) and panel.get_xticklabels():
@@ -84,8 +84,8 @@ def _name_layers(panel: Panel, result: Result, *, features: bool) -> None:
 def _curve(panel: Panel, result: Result, values: Sequence[float], style: tuple[str, str], **more: Any) -> Panel:  # noqa: ANN401 - matplotlib
     depths = _depths(result)
     colour, line = style
-    line = line if len(depths) <= MARKED else line[1:]  # marks would hide each other
-    (drawn,) = panel.plot(depths, values, line, color=colour, markersize=3, linewidth=1.2, **more)
+    size = 3.0 if len(depths) <= MARKED else 1.5  # a lone layer between gaps has its mark alone
+    (drawn,) = panel.plot(depths, values, line, color=colour, markersize=size, linewidth=1.2, **more)
     return drawn
 
 
@@ -103,7 +103,7 @@ def _title(figure: Panel, result: Result, words: str) -> None:
 def _name_panel(panel: Panel, blur: Part, words: str) -> None:
     panel.set_title(blur_name(blur), fontsize=9, loc="left").set_parse_math(False)
     panel.set_ylabel(words, fontsize=8)
-    panel.tick_params(axis="y", labelsize=7)
+    panel.tick_params(which="both", labelsize=7)
     panel.grid(alpha=0.3)
 
 
@@ -126,8 +126,8 @@ def _error(result: Result) -> Panel:
         _name_panel(panel, blur, "relative error")
         panel.set_ylim(bottom=0)
     _name_layers(panels[-1], result, features=True)
-    _title(figure, result, "error over depth, median and 5 to 95 % of images")
-    _legend(figure, drawn, loc="outside upper right", ncols=2)
+    _title(figure, result, "error over depth, median with 5 to 95 % of images (band, dotted)")
+    _legend(figure, drawn, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -135,11 +135,15 @@ def _error_curve(panel: Panel, result: Result, place: int, border: str, style: t
     found = [layer["propagated"][place].get(border) or {} for layer in result["layers"]]
     low, middle, high = (_known(values.get(key) for values in found) for key in ("q05", "q50", "q95"))
     curve = _curve(panel, result, middle, style)
-    hatch = None if style == _style(0) else "////"  # tells the bands apart in grey
-    panel.fill_between(_depths(result), low, high, color=style[0], alpha=0.15, linewidth=0, hatch=hatch)
+    first = style == _style(0)
+    if first:
+        panel.fill_between(_depths(result), low, high, color=style[0], alpha=0.15, linewidth=0)
+    else:  # two bands on each other could not be told apart
+        for edge in (low, high):
+            panel.plot(_depths(result), edge, ":", color=style[0], linewidth=1.0)
     last = result["features"]["propagated"][place].get(border) or {}
     if last.get("q50") is not None:
-        at = _depths(result)[-1] + 1 + (0.12 if hatch else -0.12)
+        at = _depths(result)[-1] + 1 + (-0.12 if first else 0.12)
         ends = [[max(0.0, last["q50"] - last["q05"])], [max(0.0, last["q95"] - last["q50"])]]
         panel.errorbar([at], [last["q50"]], ends, fmt=style[1][0], color=style[0], capsize=3, markersize=4)
     return curve
@@ -167,7 +171,7 @@ def _bounds(result: Result) -> Panel:
             _name_panel(panel, blur, words)
             panel.set_yscale("log")
     for panel in rows[-1]:
-        _name_layers(panel, result, features=False)
+        _name_layers(panel, result, features=False, most=TICKS // 2 + 5)
     _title(figure, result, "left blurred at the layer itself, mean; right the image blurred, median")
     _legend(figure, drawn, loc="outside right center")
     return figure
@@ -193,13 +197,15 @@ def _constants(result: Result) -> Panel:
     figure = _figure(10.2, 4.4 + 2.6 * lines)
     parts = figure.subfigures(2, 1, height_ratios=(2.6 * max(lines, 1), 3.6))
     panels = parts[0].subplots(max(lines, 1), columns, squeeze=False, sharey=True).ravel()
+    drawn: dict[str, Panel] = {}
     for panel, (curve, kernels) in zip(panels, curves.items(), strict=False):
         drawn = _kernel_curves(panel, sorted(kernels, key=lambda kernel: float(kernel["strength"])))
         _name_panel(panel, {"name": curve}, "kernel factor")
-        panel.set_xlabel("strength in px", fontsize=8)
-        _legend(panel, drawn, loc="center right")
+        panel.set_xlabel("strength", fontsize=8)
     for panel in panels[len(curves) :]:
         panel.remove()
+    if drawn:
+        _legend(parts[0], drawn, loc="outside right center")
     _layer_constants(parts[1], result)
     _title(figure, result, "constants of kernels and of layers")
     return figure
@@ -238,7 +244,7 @@ def _layer_constants(figure: Panel, result: Result) -> None:
     panel.set_xlim(-0.6, len(names) - 0.4)
     _name_panel(panel, {"name": "layers: median and range of L ||W|| factor"}, "layer constant")
     if drawn:
-        _legend(panel, drawn, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        _legend(figure, drawn, loc="outside right center")
 
 
 # the decision
@@ -254,7 +260,7 @@ def _decision(result: Result) -> Panel:
         panels = left.subplots(len(blurs), 1, sharex=True, squeeze=False)[:, 0]
         for place, (panel, blur) in enumerate(zip(panels, blurs, strict=True)):
             for number, name in enumerate(result["head_names"]):
-                drawn[name] = _auc(panel, result, place, name, _style(number))
+                drawn[name] = _auc(panel, result, place, name, number)
             panel.axhline(0.5, color="0.3", linewidth=0.8)
             _name_panel(panel, blur, "AUC")
             panel.set_ylim(0, 1.03)
@@ -263,8 +269,8 @@ def _decision(result: Result) -> Panel:
     for number, name in enumerate(result["head_names"]):
         shift = 0.2 * (number - (len(result["head_names"]) - 1) / 2)
         decisions = [heads[name] for heads in result["decision"]]
-        drawn.setdefault(name, _spread(above, [found["change_over_margin"] for found in decisions], shift, number))
-        _spread(above, [found["change_over_margin"] for found in decisions], shift, number)
+        mark = _spread(above, [found["change_over_margin"] for found in decisions], shift, number)
+        drawn.setdefault(name, mark)
         _spread(below, [found["row_share"] for found in decisions], shift, number, middle="mean")
     above.axhline(1, color="0.3", linewidth=0.8)
     above.set_yscale("log")
@@ -279,20 +285,18 @@ def _decision(result: Result) -> Panel:
     return figure
 
 
-def _auc(panel: Panel, result: Result, place: int, head: str, style: tuple[str, str]) -> Panel:
+def _auc(panel: Panel, result: Result, place: int, head: str, number: int) -> Panel:
     """The curve over depth with its intervals, and a point for the features."""
-    parts = [*result["layers"], result["features"]]
-    depths = _depths(result)
-    found = [part["propagated"][place]["auc"].get(head) or {} for part in parts]
-    heights = _known(values.get("auc") for values in found)
-    curve = _curve(panel, result, heights[:-1], style)
-    at = [*depths, depths[-1] + 1]
-    panel.plot(at[-1:], heights[-1:], style[1][0], color=style[0], markersize=5)
-    shift = 0.15 if style == _style(0) else -0.15
-    for depth, height, values in zip(at, heights, found, strict=True):
-        low, high = values.get("ci95") or (None, None)
-        if isfinite(height) and low is not None and high is not None:
-            panel.plot([depth + shift] * 2, [low, high], "-", color=style[0], linewidth=0.8, alpha=0.7)
+    depths, (colour, line) = _depths(result), _style(number)
+    shift = 0.24 * (number - (len(result["head_names"]) - 1) / 2)
+    found = [part["propagated"][place]["auc"].get(head) or {} for part in (*result["layers"], result["features"])]
+    at, heights = [depth + shift for depth in (*depths, depths[-1] + 1)], _known(one.get("auc") for one in found)
+    size, width = (3.0, 0.8) if len(depths) <= MARKED else (1.5, 0.4)
+    (curve,) = panel.plot(at[:-1], heights[:-1], line, color=colour, markersize=size, linewidth=1.2)
+    panel.plot(at[-1:], heights[-1:], line[0], color=colour, markersize=5)
+    for depth, one in zip(at, found, strict=True):
+        if one.get("auc") is not None and one["ci95"] is not None:
+            panel.plot([depth] * 2, one["ci95"], "-", color=colour, linewidth=width, alpha=0.7)
     return curve
 
 
@@ -301,7 +305,7 @@ def _spread(panel: Panel, found: Sequence[Part | None], shift: float, number: in
     colour, line = _style(number)
     known = [(place, values) for place, values in enumerate(found) if values and values[middle] is not None]
     at, heights = [place + shift for place, _ in known], [values[middle] for _, values in known]
-    (drawn,) = panel.plot(at, heights, line, color=colour, markersize=5, linewidth=1.0)
+    (drawn,) = panel.plot(at, heights, line[0], color=colour, markersize=6)
     for place, values in known:
         panel.plot([place + shift] * 2, [values["q05"], values["q95"]], "-", color=colour, linewidth=1.6)
     return drawn

@@ -1,7 +1,7 @@
 """What people look at of the layers of a network: the terminal table and the finding. No computation."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import floor, isfinite, log10
 from textwrap import fill
 from typing import Any
@@ -30,7 +30,7 @@ def table(result: Result) -> str:
         "\n".join(_classical(result)),
         _decision(result),
         _row_shares(result),
-        fill(result["finding"], WIDTH),
+        _wrapped(result["finding"]),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -39,7 +39,7 @@ def table(result: Result) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three digits, or a dash where there is no number."""
+    """Three digits, the side of 1 that it is on where these do not tell, or a dash where there is no number."""
     if value is None or not isfinite(value):
         return "-"
     if value == 0:
@@ -47,7 +47,11 @@ def number(value: float | None) -> str:
     if not 1e-3 <= abs(value) < 9999.5:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa}e{int(exponent)}"
+    if abs(value - round(value)) < 1e-9 and abs(value) < 10:
+        return str(round(value))
     text = f"{value:.{max(0, 2 - floor(log10(abs(value))))}f}"
+    if float(text) == 1:
+        return "<1.00" if value < 1 else ">1.00"  # whether a constant is below 1 is what matters
     return text.replace("0.", ".", 1) if abs(value) < 1 and "0." in text[:3] else text
 
 
@@ -61,8 +65,8 @@ def shortened(name: str, most: int) -> str:
     name = " ".join(name.split())
     if len(name) <= most:
         return name
-    end = (most - 2) // 2
-    return f"{name[: most - 2 - end]}..{name[len(name) - end :]}"
+    end = (most - 1) // 2
+    return f"{name[: most - 1 - end]}~{name[len(name) - end :]}"
 
 
 def blur_name(blur: Part) -> str:
@@ -90,6 +94,15 @@ def heaviest(result: Result) -> int:
     return max(known, key=lambda place: medians[place] or 0.0) if known else len(medians) - 1
 
 
+def _wrapped(text: str, indent: str = "") -> str:
+    """Lines of text; the indent begins the first one, and twice it the others."""
+    return fill(text, WIDTH, break_on_hyphens=False, initial_indent=indent, subsequent_indent=2 * indent)
+
+
+def _said(value: float | None) -> str:
+    return "unknown" if value is None else number(value)
+
+
 def _plural(n: int, word: str) -> str:
     return f"{n:,} {word}{'s' * (n != 1)}"
 
@@ -102,17 +115,14 @@ def _named(names: Sequence[str]) -> str:
 
 def _ruled(rows: Sequence[Sequence[str]], shrink: Sequence[int], heads: int = 1, left: Sequence[int] = (0,)) -> str:
     """A table with a rule below its heading; where it is too wide, columns of names lose their middles."""
-    cells = [list(row) for row in rows]
-    lines = aligned(cells, left=tuple(left))
-    while (excess := max(map(len, lines)) - WIDTH) > 0:
-        widest = max(shrink, key=lambda column: max(len(row[column]) for row in cells))
-        width = max(len(row[widest]) for row in cells)
-        if width <= NARROWEST:
-            break
-        to = max(NARROWEST, width - min(excess, max(1, width // 4)))  # in turns, so that no name pays for another
-        for row in cells:
-            row[widest] = shortened(row[widest], to)
+    widths = {column: max(len(" ".join(row[column].split())) for row in rows) for column in shrink}
+    while True:
+        cells = [[shortened(cell, widths.get(at, len(cell))) for at, cell in enumerate(row)] for row in rows]
         lines = aligned(cells, left=tuple(left))
+        widest = max(widths, key=lambda column: widths[column])
+        if max(map(len, lines)) <= WIDTH or widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
     return "\n".join([*lines[:heads], "-" * max(map(len, lines)), *lines[heads:]])
 
 
@@ -125,7 +135,7 @@ def _counts(result: Result) -> str:
         f": {_plural(result['n_images'], result['split'] + ' image')} at {result['side']} px, "
         f"{_plural(len(result['layers']), 'convolution')}, heads: {heads}"
     )
-    return fill(shortened(result["network"], max(NARROWEST, WIDTH - len(rest))) + rest, WIDTH)
+    return _wrapped(shortened(result["network"], max(NARROWEST, WIDTH - len(rest))) + rest)
 
 
 def _kernels(result: Result) -> str:
@@ -164,7 +174,7 @@ def _layers(result: Result) -> str:
         legend.append(f"{SHOWN} of {len(layers)} layers are shown, evenly spread; layers.csv has all.")
     if len(shown) < len(blurs):
         legend.append(f"{len(shown)} of {len(blurs)} blurs are shown; layers.csv has all.")
-    return "\n".join([*(fill(line, WIDTH) for line in legend), text, fill(_violations(result), WIDTH)])
+    return "\n".join([*(_wrapped(line) for line in legend), text, _wrapped(_violations(result))])
 
 
 def _layer_head(result: Result, shown: Sequence[int]) -> list[list[str]]:
@@ -224,32 +234,41 @@ def _in_words(violations: Part) -> str:
 
 def _missing(result: Result) -> Iterator[str]:
     """Why layers have no bound, or not every one, or no product."""
-    blurs = [blur_name(blur) for blur in result["blurs"]]
-    whole: dict[str, dict[str, set[str]]] = {}  # reason: layer: blurs
-    single: dict[str, dict[str, set[str]]] = {}  # reason: layer: bounds
-    products: dict[str, list[str]] = {}
+    order = [blur_name(blur) for blur in result["blurs"]]
+    for reason, blurs in _grouped(_without_any(result)).items():
+        only = ", ".join(blur for blur in order if blur in set().union(*blurs.values()))
+        only = "" if only == ", ".join(order) else f" at {only}"
+        yield _wrapped(f"no bound: {reason} ({_named(list(blurs))}{only})")
+    for reason, bounds in _grouped(_without_some(result)).items():
+        kinds = " or ".join(bound for bound in BOUNDS if bound in set().union(*bounds.values()))
+        yield _wrapped(f"no {kinds} bound: {reason} ({_named(list(bounds))})")
+    products = ((layer["no_cumulative"], layer["name"], "") for layer in result["layers"] if layer["no_cumulative"])
+    for reason, layers in _grouped(products).items():
+        yield _wrapped(f"no product: {reason} ({_named(list(layers))})")
+
+
+def _grouped(found: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, set[str]]]:
+    """Triples of a reason, a layer and what it is the reason for, the latter two under the first."""
+    groups: dict[str, dict[str, set[str]]] = {}
+    for reason, layer, what in found:
+        groups.setdefault(reason, {}).setdefault(layer, set()).add(what)
+    return groups
+
+
+def _without_any(result: Result) -> Iterator[tuple[str, str, str]]:
+    """Reason, layer and blur where there is no bound at all."""
     for layer in result["layers"]:
-        name = layer["name"]
-        if layer["no_bound"]:
-            whole.setdefault(layer["no_bound"], {}).setdefault(name, set()).update(blurs)
-        if layer["no_cumulative"]:
-            products.setdefault(layer["no_cumulative"], []).append(name)
-        for blur, local in zip(blurs, layer["local"], strict=True):
-            if local["reason"]:
-                whole.setdefault(local["reason"], {}).setdefault(name, set()).add(blur)
-            for bound, values in (local["bounds"] or {}).items():
-                if values["reason"]:
-                    single.setdefault(values["reason"], {}).setdefault(name, set()).add(bound)
-    for reason, found in whole.items():
-        among = set().union(*found.values())
-        only = "" if among == set(blurs) else f" at {', '.join(blur for blur in blurs if blur in among)}"
-        yield fill(f"no bound: {reason} ({_named(list(found))}{only})", WIDTH)
-    for reason, found in single.items():
-        among = set().union(*found.values())
-        bounds = ", ".join(bound for bound in BOUNDS if bound in among)
-        yield fill(f"no bound of its own kind ({bounds}): {reason} ({_named(list(found))})", WIDTH)
-    for reason, names in products.items():
-        yield fill(f"no product: {reason} ({_named(names)})", WIDTH)
+        for blur, local in zip(result["blurs"], layer["local"], strict=True):
+            if reason := layer["no_bound"] or local["reason"]:
+                yield reason, layer["name"], blur_name(blur)
+
+
+def _without_some(result: Result) -> Iterator[tuple[str, str, str]]:
+    """Reason, layer and bound where one is missing among others."""
+    for layer in result["layers"]:
+        for local in layer["local"]:
+            bounds = (local["bounds"] or {}).items()
+            yield from ((values["reason"], layer["name"], bound) for bound, values in bounds if values["reason"])
 
 
 def _stages(result: Result) -> Iterator[str]:
@@ -259,7 +278,7 @@ def _stages(result: Result) -> Iterator[str]:
         return
     yield f"{missing.total()} of {_plural(len(result['stages']), 'stage')} have no Lipschitz constant:"
     for (kind, reason), times in missing.most_common():
-        yield fill(f"{times} x {kind}: {reason}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+        yield _wrapped(f"{times} x {kind}: {reason}", "  ")
 
 
 def _classical(result: Result) -> Iterator[str]:
@@ -269,25 +288,29 @@ def _classical(result: Result) -> Iterator[str]:
     last = _last_product(result, place)
     if last is not None:
         layer, product = last
-        yield fill(
+        yield _wrapped(
             f"Classical picture at {blur}: the product of Lipschitz constants allows an error of {power(product)} at "
-            f"{shortened(layer['name'], 40)}, measured is {number(median(layer, place, result))} (median).",
-            WIDTH,
+            f"{shortened(layer['name'], 40)}, the measured median is {_said(median(layer, place, result))}.",
         )
     constant = features["cumulative"]
     known = f"no product reaches them ({features['no_cumulative']})" if constant is None else f"{power(constant)}"
-    error = number(median(features, place, result))
-    yield fill(f"At the features the product of constants: {known}; the error there is {error} (median).", WIDTH)
+    error = _said(median(features, place, result))
+    yield _wrapped(f"At the features the product of constants: {known}; the median error there is {error}.")
+    if heads := "; ".join(_head_norms(result)):
+        yield _wrapped(f"||V df|| / (||V|| ||df||) over blurs: {heads}.")
+
+
+def _head_norms(result: Result) -> Iterator[str]:
+    """How much of its norm each head uses on the shift of the features."""
     for name in result["head_names"]:
         found = [decision[name] for decision in result["decision"] if name in decision]
         ratios = [decision["head_ratio"] for decision in found if decision["head_ratio"]]
         if ratios:
-            means = [number(ratio["mean"]) for ratio in ratios]
-            yield fill(
-                f"{shortened(name, 24)} head: ||V||_2 is {number(found[0]['head_norm'])}; ||V df|| / (||V|| ||df||) is "
-                f"{', '.join(means)} on average, {number(max(ratio['largest'] for ratio in ratios))} at most.",
-                WIDTH,
-            )
+            low, high = (number(end(ratio["mean"] for ratio in ratios)) for end in (min, max))
+            means = low if low == high else f"{low} to {high}"
+            largest = number(max(ratio["largest"] for ratio in ratios))
+            norm = number(found[0]["head_norm"])
+            yield f"{shortened(name, 24)} head, ||V||_2 = {norm}, {means} on average, {largest} at most"
 
 
 def _last_product(result: Result, place: int) -> tuple[Part, float] | None:
@@ -323,7 +346,7 @@ def _decision(result: Result) -> str:
         "Answers that blur turns; accuracy in %; median of the logits' change over the clean margin; the largest AUC "
         "of a layer's error for turned against kept answers, the layer found on these images."
     )
-    return "\n".join([fill(legend, WIDTH), _ruled(rows, shrink=(0, 1, 8), left=(0, 1, 8))])
+    return "\n".join([_wrapped(legend), _ruled(rows, shrink=(0, 1, 8), left=(0, 1, 8))])
 
 
 def _percent(value: float | None) -> str:
@@ -360,25 +383,25 @@ def finding(result: Result) -> str:
     """The result in one sentence made from the numbers."""
     place, layers = heaviest(result), result["layers"]
     clauses = [f"{_plural(len(layers), 'convolution')}, {_in_words(result['violations'])}"]
-    clauses.append(f"at {result['blurs'][place]['name']} {', '.join(_at_heaviest(result, place))}")
+    clauses.append(f"under {result['blurs'][place]['name']} {', '.join(_under(result, place))}")
     if result["head_names"]:
         clauses.append(", ".join(_turned(result, place)))
     return f"{result['network']} at {result['side']} px: {'; '.join(clauses)}."
 
 
-def _at_heaviest(result: Result, place: int) -> Iterator[str]:
+def _under(result: Result, place: int) -> Iterator[str]:
     """What the blur does on the way to the features."""
     name, layers = result["blurs"][place]["name"], result["layers"]
     for entry in result["below_one"]:
         if (entry["blur"], entry["reading"]) == (name, "spectral"):
             yield f"spectral constants are below 1 at {entry['below']} of {_plural(entry['of'], 'layer')}"
-    first = f"{number(median(layers[0], place, result))} after the first convolution and " if layers else ""
-    yield f"the error is {first}{number(median(result['features'], place, result))} at the features"
+    first = f"{_said(median(layers[0], place, result))} after the first convolution and " if layers else ""
+    yield f"the median error is {first}{_said(median(result['features'], place, result))} at the features"
     last = _last_product(result, place)
     if last is None:
         yield "no product of Lipschitz constants is known"
     else:
-        where = "" if last[0] is layers[-1] else f" up to {last[0]['name']} and nothing beyond"
+        where = "" if last[0] is layers[-1] else f" at {last[0]['name']}, the last layer that it reaches"
         yield f"the product of Lipschitz constants promises {power(last[1])}{where}"
 
 

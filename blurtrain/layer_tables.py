@@ -7,9 +7,11 @@ from blurtrain.files import csv_text
 
 BOUNDS = ("lipschitz", "triangle", "young", "l1", "spectral", "joint", "output")
 QUANTILES = ("q05", "q25", "q50", "q75", "q95", "mean")
-LAYER = ("depth", "name", "batch_norm", "activation", "in_channels", "out_channels", "kernel", "stride", "padding")
-LAYER += ("padding_mode", "dilation", "groups", "height", "width", "no_bound", "norm", "young", "lipschitz")
-LAYER += ("cumulative", "no_cumulative")
+LAYER = (
+    *("depth", "name", "batch_norm", "activation", "in_channels", "out_channels", "kernel", "stride", "padding"),
+    *("padding_mode", "dilation", "groups", "height", "width", "no_bound", "norm", "young", "lipschitz"),
+    *("cumulative", "no_cumulative"),
+)
 BLUR = ("name", "family", "strength", "angle", "border", "centre", "l1", "distance", "furthest", "shape")
 STAGE = ("name", "kind", "constant", "no_bound", "cumulative")
 BOUND = ("constant", "mean", "largest", "reason")
