@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from blurtrain.files import whole_file
-from blurtrain.layer_report import READINGS, blur_name, shortened
+from blurtrain.layer_report import READINGS
 from blurtrain.layer_tables import BOUNDS, Result
+from blurtrain.layer_words import Part, blur_name, shortened
 from blurtrain.report import COLOURS, LINES, MOST_COLUMNS
 
 TICKS = 30  # layers whose names fit below a panel
 NAME = 26  # characters of a name below a panel
 MARKED = 60  # layers up to which each has a mark
+SPARSE = 20  # marks where there are more
 BLACK = "#000000"  # of what was measured, beside bounds in colours
 FACTORS: dict[str, Callable[[Mapping[str, Any]], float]] = {  # of the kernel constants, what is drawn of each
     "1 + ||k||_1": lambda kernel: 1 + kernel["l1"],
@@ -21,7 +23,6 @@ FACTORS: dict[str, Callable[[Mapping[str, Any]], float]] = {  # of the kernel co
 }
 
 Panel = Any  # matplotlib's
-Part = Mapping[str, Any]
 
 
 def pictures(folder: Path, result: Result) -> dict[str, Path]:
@@ -37,15 +38,12 @@ def pictures(folder: Path, result: Result) -> dict[str, Path]:
     Raises:
         StoreError: If a file cannot be written.
     """
-    drawn: dict[str, Callable[[Result], Panel]] = {"constants": _constants}
-    if result["layers"]:
-        drawn = {"error": _error, "bounds": _bounds, **drawn}
-    if result["head_names"]:
-        drawn["decision"] = _decision
-    files = {name: folder / f"{name}.png" for name in drawn}
-    for name, draw in drawn.items():
+    shown = [name for name, (_, needed) in FIGURES.items() if result[needed]]
+    files = {name: folder / f"{name}.png" for name in shown}
+    for name, path in files.items():
+        draw, _ = FIGURES[name]
         figure = draw(result)
-        with whole_file(files[name]) as temporary:
+        with whole_file(path) as temporary:
             figure.savefig(temporary, format="png")
     return files
 
@@ -78,15 +76,21 @@ def _name_layers(panel: Panel, result: Result, *, features: bool, most: int = TI
     labels = [shortened(names[at], NAME) for at in shown] + (["features"] if features else [])
     for text in panel.set_xticks(ticks, labels, rotation=90, fontsize=7) and panel.get_xticklabels():
         text.set_parse_math(False)
-    panel.set_xlim(places[0] - 0.7, places[-1] + 1 + 0.7 * features)
+    panel.set_xlim(places[0] - 0.7, places[-1] + 0.7 + features)
 
 
 def _curve(panel: Panel, result: Result, values: Sequence[float], style: tuple[str, str], **more: Any) -> Panel:  # noqa: ANN401 - matplotlib
-    depths = _depths(result)
     colour, line = style
-    size = 3.0 if len(depths) <= MARKED else 1.5  # a lone layer between gaps has its mark alone
-    (drawn,) = panel.plot(depths, values, line, color=colour, markersize=size, linewidth=1.2, **more)
+    marks = {"markersize": 3, "markevery": _marked(values)}
+    (drawn,) = panel.plot(_depths(result), values, line, color=colour, linewidth=1.2, **marks, **more)
     return drawn
+
+
+def _marked(values: Sequence[float]) -> list[int]:
+    """Places that have a mark: all, or few enough to be told apart and each that has a gap on both sides."""
+    step = 1 if len(values) <= MARKED else -(-len(values) // SPARSE)
+    known = [False, *map(isfinite, values), False]
+    return [at for at in range(len(values)) if at % step == 0 or not (known[at] or known[at + 2])]
 
 
 def _legend(figure: Panel, drawn: Mapping[str, Panel], **more: Any) -> None:  # noqa: ANN401 - matplotlib
@@ -101,6 +105,8 @@ def _title(figure: Panel, result: Result, words: str) -> None:
 
 
 def _name_panel(panel: Panel, blur: Part, words: str) -> None:
+    if not any(isfinite(height) for line in panel.lines for height in line.get_ydata()):
+        panel.text(0.5, 0.5, "not known", ha="center", va="center", transform=panel.transAxes, color="0.3")
     panel.set_title(blur_name(blur), fontsize=9, loc="left").set_parse_math(False)
     panel.set_ylabel(words, fontsize=8)
     panel.tick_params(which="both", labelsize=7)
@@ -236,13 +242,13 @@ def _layer_constants(figure: Panel, result: Result) -> None:
             at, middle = places[entry["blur"]] + 0.14 * (number - 2), entry["median"]
             ends = [[max(0.0, middle - entry["least"])], [max(0.0, entry["largest"] - middle)]]
             drawn[reading] = panel.errorbar([at], [middle], ends, fmt=line[0], color=colour, capsize=3, markersize=5)
-    panel.axhline(1, color="0.3", linewidth=0.8)
     panel.set_yscale("log")
     names = [shortened(blur_name(blur), 18) for blur in result["blurs"]]
     for text in panel.set_xticks(range(len(names)), names, fontsize=8) and panel.get_xticklabels():
         text.set_parse_math(False)
     panel.set_xlim(-0.6, len(names) - 0.4)
     _name_panel(panel, {"name": "layers: median and range of L ||W|| factor"}, "layer constant")
+    panel.axhline(1, color="0.3", linewidth=0.8)
     if drawn:
         _legend(figure, drawn, loc="outside right center")
 
@@ -261,8 +267,8 @@ def _decision(result: Result) -> Panel:
         for place, (panel, blur) in enumerate(zip(panels, blurs, strict=True)):
             for number, name in enumerate(result["head_names"]):
                 drawn[name] = _auc(panel, result, place, name, number)
-            panel.axhline(0.5, color="0.3", linewidth=0.8)
             _name_panel(panel, blur, "AUC")
+            panel.axhline(0.5, color="0.3", linewidth=0.8)
             panel.set_ylim(0, 1.03)
         _name_layers(panels[-1], result, features=True)
     above, below = right.subplots(2, 1)
@@ -272,11 +278,11 @@ def _decision(result: Result) -> Panel:
         mark = _spread(above, [found["change_over_margin"] for found in decisions], shift, number)
         drawn.setdefault(name, mark)
         _spread(below, [found["row_share"] for found in decisions], shift, number, middle="mean")
-    above.axhline(1, color="0.3", linewidth=0.8)
     above.set_yscale("log")
     below.set_ylim(0, 1.03)
     _name_panel(above, {"name": "change of the logits / clean margin, median"}, "quotient")
     _name_panel(below, {"name": "share of the shift that the head's rows see, mean"}, "||P df||^2 / ||df||^2")
+    above.axhline(1, color="0.3", linewidth=0.8)
     for panel in (above, below):
         panel.set_xticks(range(len(blurs)), [shortened(blur_name(blur), 18) for blur in blurs], fontsize=7, rotation=30)
         panel.set_xlim(-0.6, len(blurs) - 0.4)
@@ -291,8 +297,8 @@ def _auc(panel: Panel, result: Result, place: int, head: str, number: int) -> Pa
     shift = 0.24 * (number - (len(result["head_names"]) - 1) / 2)
     found = [part["propagated"][place]["auc"].get(head) or {} for part in (*result["layers"], result["features"])]
     at, heights = [depth + shift for depth in (*depths, depths[-1] + 1)], _known(one.get("auc") for one in found)
-    size, width = (3.0, 0.8) if len(depths) <= MARKED else (1.5, 0.4)
-    (curve,) = panel.plot(at[:-1], heights[:-1], line, color=colour, markersize=size, linewidth=1.2)
+    marks, width = {"markersize": 3, "markevery": _marked(heights[:-1])}, 0.8 if len(depths) <= MARKED else 0.4
+    (curve,) = panel.plot(at[:-1], heights[:-1], line, color=colour, linewidth=1.2, **marks)
     panel.plot(at[-1:], heights[-1:], line[0], color=colour, markersize=5)
     for depth, one in zip(at, found, strict=True):
         if one.get("auc") is not None and one["ci95"] is not None:
@@ -309,3 +315,12 @@ def _spread(panel: Panel, found: Sequence[Part | None], shift: float, number: in
     for place, values in known:
         panel.plot([place + shift] * 2, [values["q05"], values["q95"]], "-", color=colour, linewidth=1.6)
     return drawn
+
+
+# To add a picture: one function and one line here, with what the result must have some of.
+FIGURES: dict[str, tuple[Callable[[Result], Panel], str]] = {
+    "error": (_error, "layers"),
+    "bounds": (_bounds, "layers"),
+    "constants": (_constants, "blurs"),
+    "decision": (_decision, "head_names"),
+}

@@ -1,22 +1,29 @@
 """What people look at of the layers of a network: the terminal table and the finding. No computation."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import floor, isfinite, log10
-from textwrap import fill
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from blurtrain.layer_tables import BOUNDS, Result
-from blurtrain.report import aligned
+from blurtrain.layer_words import (
+    NARROWEST,
+    WIDTH,
+    Number,
+    Part,
+    blur_name,
+    evenly,
+    named,
+    number,
+    plural,
+    power,
+    ruled,
+    said,
+    shortened,
+    wrapped,
+)
 
-WIDTH = 100  # characters of a line
 WHOLE = 100  # layers up to which each has its line
 SHOWN = 30  # lines where there are more
-NAMED = 4  # layers that a reason names
-NARROWEST = 10  # characters that are left of a name
 READINGS = ("triangle", "young", "l1", "spectral", "joint")  # of a layer's constant
-
-Part = Mapping[str, Any]  # a piece of the result
 
 
 def table(result: Result) -> str:
@@ -30,58 +37,12 @@ def table(result: Result) -> str:
         "\n".join(_classical(result)),
         _decision(result),
         _row_shares(result),
-        _wrapped(result["finding"]),
+        wrapped(result["finding"]),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-# words and numbers
-
-
-def number(value: float | None) -> str:
-    """Three digits, the side of 1 that it is on where these do not tell, or a dash where there is no number."""
-    if value is None or not isfinite(value):
-        return "-"
-    if value == 0:
-        return "0"
-    if not 1e-3 <= abs(value) < 9999.5:
-        mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
-    if abs(value - round(value)) < 1e-9 and abs(value) < 10:
-        return str(round(value))
-    text = f"{value:.{max(0, 2 - floor(log10(abs(value))))}f}"
-    if float(text) == 1:
-        return "<1.00" if value < 1 else ">1.00"  # whether a constant is below 1 is what matters
-    return text.replace("0.", ".", 1) if abs(value) < 1 and "0." in text[:3] else text
-
-
-def power(value: float) -> str:
-    """What is too large to have digits that matter, as a power of ten."""
-    return f"10^{round(log10(value))}" if value >= 1e4 else number(value)
-
-
-def shortened(name: str, most: int) -> str:
-    """A name in one line without its middle, where it has more than so many characters."""
-    name = " ".join(name.split())
-    if len(name) <= most:
-        return name
-    end = (most - 1) // 2
-    return f"{name[: most - 1 - end]}~{name[len(name) - end :]}"
-
-
-def blur_name(blur: Part) -> str:
-    """Its name, with the angle in few characters."""
-    return str(blur["name"]).replace(" at ", " ").replace(" degrees", "°")
-
-
-def evenly(n: int, most: int) -> list[int]:
-    """So many places of n at most, spread evenly from the first to the last."""
-    if n <= most:
-        return list(range(n))
-    return [round(place * (n - 1) / (most - 1)) for place in range(most)] if most > 1 else [n - 1]
-
-
-def median(part: Part, place: int, result: Result) -> float | None:
+def median(part: Part, place: int, result: Result) -> Number | None:
     """The median relative error of a layer, or of the features, when the image is blurred with its own border."""
     values = part["propagated"][place].get(result["blurs"][place]["border"])
     return None if values is None else values["q50"]
@@ -94,48 +55,16 @@ def heaviest(result: Result) -> int:
     return max(known, key=lambda place: medians[place] or 0.0) if known else len(medians) - 1
 
 
-def _wrapped(text: str, indent: str = "") -> str:
-    """Lines of text; the indent begins the first one, and twice it the others."""
-    return fill(text, WIDTH, break_on_hyphens=False, initial_indent=indent, subsequent_indent=2 * indent)
-
-
-def _said(value: float | None) -> str:
-    return "unknown" if value is None else number(value)
-
-
-def _plural(n: int, word: str) -> str:
-    return f"{n:,} {word}{'s' * (n != 1)}"
-
-
-def _named(names: Sequence[str]) -> str:
-    """The first few names and how many more there are."""
-    some = ", ".join(shortened(name, 24) for name in names[:NAMED])
-    return f"{some} and {len(names) - NAMED} more" if len(names) > NAMED else some
-
-
-def _ruled(rows: Sequence[Sequence[str]], shrink: Sequence[int], heads: int = 1, left: Sequence[int] = (0,)) -> str:
-    """A table with a rule below its heading; where it is too wide, columns of names lose their middles."""
-    widths = {column: max(len(" ".join(row[column].split())) for row in rows) for column in shrink}
-    while True:
-        cells = [[shortened(cell, widths.get(at, len(cell))) for at, cell in enumerate(row)] for row in rows]
-        lines = aligned(cells, left=tuple(left))
-        widest = max(widths, key=lambda column: widths[column])
-        if max(map(len, lines)) <= WIDTH or widths[widest] <= NARROWEST:
-            break
-        widths[widest] -= 1
-    return "\n".join([*lines[:heads], "-" * max(map(len, lines)), *lines[heads:]])
-
-
 # counts, kernels and layers
 
 
 def _counts(result: Result) -> str:
     heads = ", ".join(shortened(name, 16) for name in result["head_names"]) or "none"
     rest = (
-        f": {_plural(result['n_images'], result['split'] + ' image')} at {result['side']} px, "
-        f"{_plural(len(result['layers']), 'convolution')}, heads: {heads}"
+        f": {plural(result['n_images'], result['split'] + ' image')} at {result['side']} px, "
+        f"{plural(len(result['layers']), 'convolution')}, heads: {heads}"
     )
-    return _wrapped(shortened(result["network"], max(NARROWEST, WIDTH - len(rest))) + rest)
+    return wrapped(shortened(result["network"], max(NARROWEST, WIDTH - len(rest))) + rest)
 
 
 def _kernels(result: Result) -> str:
@@ -151,7 +80,7 @@ def _kernels(result: Result) -> str:
             ]
         )
     title = "Kernel factors (d: the kernel of no blur); then layers whose constant L ||W|| factor is below 1"
-    return "\n".join([title, _ruled(rows, shrink=(0,))])
+    return "\n".join([title, ruled(rows, shrink=(0,))])
 
 
 def _layers(result: Result) -> str:
@@ -161,7 +90,7 @@ def _layers(result: Result) -> str:
         return "The network has no convolution."
     for columns in range(len(blurs), 0, -1):
         shown = evenly(len(blurs), columns)
-        text = _ruled([*_layer_head(result, shown), *_layer_rows(result, shown)], (1,), heads=2, left=(1, 2))
+        text = ruled([*_layer_head(result, shown), *_layer_rows(result, shown)], (1,), heads=2, left=(1, 2))
         if max(map(len, text.splitlines())) <= WIDTH:
             break
     names = ", ".join(blur_name(blurs[place]) for place in shown)
@@ -174,7 +103,7 @@ def _layers(result: Result) -> str:
         legend.append(f"{SHOWN} of {len(layers)} layers are shown, evenly spread; layers.csv has all.")
     if len(shown) < len(blurs):
         legend.append(f"{len(shown)} of {len(blurs)} blurs are shown; layers.csv has all.")
-    return "\n".join([*(_wrapped(line) for line in legend), text, _wrapped(_violations(result))])
+    return "\n".join([*(wrapped(line) for line in legend), text, wrapped(_violations(result))])
 
 
 def _layer_head(result: Result, shown: Sequence[int]) -> list[list[str]]:
@@ -225,8 +154,8 @@ def _violations(result: Result) -> str:
 
 
 def _in_words(violations: Part) -> str:
-    amount = _plural(violations["count"], "violation") if violations["count"] else "no violation"
-    return f"{amount} in {_plural(violations['checked'], 'comparison')}"
+    amount = plural(violations["count"], "violation") if violations["count"] else "no violation"
+    return f"{amount} in {plural(violations['checked'], 'comparison')}"
 
 
 # what is not known
@@ -238,13 +167,13 @@ def _missing(result: Result) -> Iterator[str]:
     for reason, blurs in _grouped(_without_any(result)).items():
         only = ", ".join(blur for blur in order if blur in set().union(*blurs.values()))
         only = "" if only == ", ".join(order) else f" at {only}"
-        yield _wrapped(f"no bound: {reason} ({_named(list(blurs))}{only})")
+        yield wrapped(f"no bound: {reason} ({named(list(blurs))}{only})")
     for reason, bounds in _grouped(_without_some(result)).items():
         kinds = " or ".join(bound for bound in BOUNDS if bound in set().union(*bounds.values()))
-        yield _wrapped(f"no {kinds} bound: {reason} ({_named(list(bounds))})")
+        yield wrapped(f"no {kinds} bound: {reason} ({named(list(bounds))})")
     products = ((layer["no_cumulative"], layer["name"], "") for layer in result["layers"] if layer["no_cumulative"])
     for reason, layers in _grouped(products).items():
-        yield _wrapped(f"no product: {reason} ({_named(list(layers))})")
+        yield wrapped(f"no product: {reason} ({named(list(layers))})")
 
 
 def _grouped(found: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, set[str]]]:
@@ -276,9 +205,9 @@ def _stages(result: Result) -> Iterator[str]:
     missing = Counter((s["kind"], s["no_bound"] or "unknown") for s in result["stages"] if s["constant"] is None)
     if not missing:
         return
-    yield f"{missing.total()} of {_plural(len(result['stages']), 'stage')} have no Lipschitz constant:"
+    yield f"{missing.total()} of {plural(len(result['stages']), 'stage')} have no Lipschitz constant:"
     for (kind, reason), times in missing.most_common():
-        yield _wrapped(f"{times} x {kind}: {reason}", "  ")
+        yield wrapped(f"{times} x {kind}: {reason}", "  ")
 
 
 def _classical(result: Result) -> Iterator[str]:
@@ -288,16 +217,16 @@ def _classical(result: Result) -> Iterator[str]:
     last = _last_product(result, place)
     if last is not None:
         layer, product = last
-        yield _wrapped(
+        yield wrapped(
             f"Classical picture at {blur}: the product of Lipschitz constants allows an error of {power(product)} at "
-            f"{shortened(layer['name'], 40)}, the measured median is {_said(median(layer, place, result))}.",
+            f"{shortened(layer['name'], 40)}, the measured median is {said(median(layer, place, result))}.",
         )
     constant = features["cumulative"]
     known = f"no product reaches them ({features['no_cumulative']})" if constant is None else f"{power(constant)}"
-    error = _said(median(features, place, result))
-    yield _wrapped(f"At the features the product of constants: {known}; the median error there is {error}.")
+    error = said(median(features, place, result))
+    yield wrapped(f"At the features the product of constants: {known}; the median error there is {error}.")
     if heads := "; ".join(_head_norms(result)):
-        yield _wrapped(f"||V df|| / (||V|| ||df||) over blurs: {heads}.")
+        yield wrapped(f"||V df|| / (||V|| ||df||) over blurs: {heads}.")
 
 
 def _head_norms(result: Result) -> Iterator[str]:
@@ -313,7 +242,7 @@ def _head_norms(result: Result) -> Iterator[str]:
             yield f"{shortened(name, 24)} head, ||V||_2 = {norm}, {means} on average, {largest} at most"
 
 
-def _last_product(result: Result, place: int) -> tuple[Part, float] | None:
+def _last_product(result: Result, place: int) -> tuple[Part, Number] | None:
     """The last layer that a product of constants reaches, with what it allows."""
     known = [layer for layer in result["layers"] if layer["propagated"][place]["product"] is not None]
     return (known[-1], known[-1]["propagated"][place]["product"]) if known else None
@@ -325,7 +254,7 @@ def _last_product(result: Result, place: int) -> tuple[Part, float] | None:
 def _decision(result: Result) -> str:
     if not result["head_names"]:
         return ""
-    rows = [["blur", "head", "turned", "clean", "blurred", "change/margin", "AUC", "95 % interval", "layer"]]
+    rows = [["blur", "head", "turned", "clean", "blurred", "change", "AUC", "95 % interval", "layer"]]
     for place, (blur, heads) in enumerate(zip(result["blurs"], result["decision"], strict=True)):
         for name, found in heads.items():
             best = _best(result, place, name)
@@ -334,7 +263,7 @@ def _decision(result: Result) -> str:
                 [
                     blur_name(blur),
                     name,
-                    f"{found['flipped']} of {result['n_images']}",
+                    str(found["flipped"]),
                     *(_percent(found[f"accuracy_{view}"]) for view in ("clean", "blurred")),
                     number((found["change_over_margin"] or {}).get("q50")),
                     number(best[1]["auc"] if best else None),
@@ -343,13 +272,14 @@ def _decision(result: Result) -> str:
                 ]
             )
     legend = (
-        "Answers that blur turns; accuracy in %; median of the logits' change over the clean margin; the largest AUC "
-        "of a layer's error for turned against kept answers, the layer found on these images."
+        f"Turned: answers of {result['n_images']} that blur changes. Clean, blurred: accuracy in %. Change: of the "
+        "logits over the clean margin, median. AUC: the largest of a layer's error for turned against kept answers, "
+        "the layer found on these images."
     )
-    return "\n".join([_wrapped(legend), _ruled(rows, shrink=(0, 1, 8), left=(0, 1, 8))])
+    return "\n".join([wrapped(legend), ruled(rows, shrink=(0, 1, 8), left=(0, 1, 8))])
 
 
-def _percent(value: float | None) -> str:
+def _percent(value: Number | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
@@ -370,7 +300,7 @@ def _row_shares(result: Result) -> str:
         shares = [(heads.get(name) or {}).get("row_share") for name in names]
         rows.append([blur_name(blur), *(_share(share) for share in shares)])
     title = "How much of the features' squared shift a head can see, ||P df||^2 / ||df||^2: mean (5 to 95 %)"
-    return "\n".join([title, _ruled(rows, shrink=range(len(rows[0])))])
+    return "\n".join([title, ruled(rows, shrink=range(len(rows[0])))])
 
 
 def _share(share: Part | None) -> str:
@@ -382,7 +312,7 @@ def _share(share: Part | None) -> str:
 def finding(result: Result) -> str:
     """The result in one sentence made from the numbers."""
     place, layers = heaviest(result), result["layers"]
-    clauses = [f"{_plural(len(layers), 'convolution')}, {_in_words(result['violations'])}"]
+    clauses = [f"{plural(len(layers), 'convolution')}, {_in_words(result['violations'])}"]
     clauses.append(f"under {result['blurs'][place]['name']} {', '.join(_under(result, place))}")
     if result["head_names"]:
         clauses.append(", ".join(_turned(result, place)))
@@ -394,9 +324,9 @@ def _under(result: Result, place: int) -> Iterator[str]:
     name, layers = result["blurs"][place]["name"], result["layers"]
     for entry in result["below_one"]:
         if (entry["blur"], entry["reading"]) == (name, "spectral"):
-            yield f"spectral constants are below 1 at {entry['below']} of {_plural(entry['of'], 'layer')}"
-    first = f"{_said(median(layers[0], place, result))} after the first convolution and " if layers else ""
-    yield f"the median error is {first}{_said(median(result['features'], place, result))} at the features"
+            yield f"spectral constants are below 1 at {entry['below']} of {plural(entry['of'], 'layer')}"
+    first = f"{said(median(layers[0], place, result))} after the first convolution and " if layers else ""
+    yield f"the median error is {first}{said(median(result['features'], place, result))} at the features"
     last = _last_product(result, place)
     if last is None:
         yield "no product of Lipschitz constants is known"
@@ -409,5 +339,5 @@ def _turned(result: Result, place: int) -> Iterator[str]:
     """How many answers each head changes, the last one first."""
     for at, name in enumerate(reversed(result["head_names"])):
         flipped = result["decision"][place][name]["flipped"]
-        words = f"turns {flipped} of {_plural(result['n_images'], 'answer')}" if at == 0 else f"{flipped}"
+        words = f"turns {flipped} of {plural(result['n_images'], 'answer')}" if at == 0 else f"{flipped}"
         yield f"{'its own' if name == 'own' else f'the {name}'} head {words}"
