@@ -77,9 +77,7 @@ def of_arms(config: Config, arms: Sequence[Config], views: Sequence[Blur], count
         heads.append(LinearHead(arm.arm, weights, bias))
     loaded = images.load(config.data, backbone.preprocessing.geometry, config.cache, config.on_bad_image)
     positions = chosen(loaded, count)
-    return Subject(
-        backbone, fingerprint, loaded, positions, loaded.labels[positions], heads, views, config.cache
-    )
+    return Subject(backbone, fingerprint, loaded, positions, loaded.labels[positions], heads, views, config.cache)
 
 
 def of_own_head(config: Config, views: Sequence[Blur], count: int) -> Subject:
@@ -98,9 +96,7 @@ def of_own_head(config: Config, views: Sequence[Blur], count: int) -> Subject:
         weights = head.weight.detach().double().numpy()
         bias = np.zeros(len(weights)) if head.bias is None else head.bias.detach().double().numpy()
     own = LinearHead("own", weights, bias, is_separate=head is not None)
-    return Subject(
-        backbone, backbone.fingerprint(), loaded, chosen(loaded, count), None, [own], views, config.cache
-    )
+    return Subject(backbone, backbone.fingerprint(), loaded, chosen(loaded, count), None, [own], views, config.cache)
 
 
 def chosen(loaded: ImageSet, count: int) -> Int64[np.ndarray, " images"]:

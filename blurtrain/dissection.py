@@ -47,7 +47,10 @@ def described(subject: Subject, found: Anatomy, seen: Measured) -> Values:
             for depth, convolution in enumerate(found.convolutions)
         ],
         "features": {
-            "propagated": [_propagated(view, seen.feature_errors[blur], flips, blur, None) for blur, view in enumerate(subject.views)],
+            "propagated": [
+                _propagated(view, seen.feature_errors[blur], flips, blur, None)
+                for blur, view in enumerate(subject.views)
+            ],
             **_cumulative(found, found.trace.output),
         },
         "stages": [
@@ -94,7 +97,11 @@ def _below_one(subject: Subject, found: Anatomy) -> Iterator[Values]:
             bounds = [some[reading].constant for (_, one), some in found.promised.items() if one == view]
             known = np.array([constant for constant in bounds if constant is not None])
             if len(known):
-                figures = {"least": float(known.min()), "median": float(np.median(known)), "largest": float(known.max())}
+                figures = {
+                    "least": float(known.min()),
+                    "median": float(np.median(known)),
+                    "largest": float(known.max()),
+                }
                 below = {"below": int((known < 1).sum()), "of": len(known)}
                 yield {"blur": view.name, "reading": reading, **below, **figures}
 
@@ -186,7 +193,9 @@ def _local(found: Anatomy, seen: Measured, depth: int, blur: int, view: Blur) ->
 
 def _mean_and_largest(values: Float64[np.ndarray, " images"]) -> Values:
     known = values[np.isfinite(values)]
-    return {"mean": float(known.mean()), "largest": float(known.max())} if len(known) else {"mean": None, "largest": None}
+    return (
+        {"mean": float(known.mean()), "largest": float(known.max())} if len(known) else {"mean": None, "largest": None}
+    )
 
 
 def _propagated(

@@ -140,7 +140,9 @@ def _require_use(config: Config, question: Question) -> None:
         raise ConfigError("cache must be a folder for layers, which stores the norms of each layer, got False")
     if config.changes_backbone and not question.own_head:
         key = "bn" if config.bn == "adapt" else "tune"
-        raise ConfigError(f"{key} must be {'frozen' if key == 'bn' else 'head'} for layers: both arms share one network")
+        raise ConfigError(
+            f"{key} must be {'frozen' if key == 'bn' else 'head'} for layers: both arms share one network"
+        )
 
 
 def _train_missing(config: Config) -> None:

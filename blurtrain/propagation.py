@@ -118,9 +118,7 @@ class Meter:
     def measured(self) -> Measured:
         """All of it."""
         features = np.concatenate(self._features, axis=1)
-        return Measured(
-            self._errors, self._outputs, self._images, self._local, self._ratios, self._parts, features
-        )
+        return Measured(self._errors, self._outputs, self._images, self._local, self._ratios, self._parts, features)
 
     def _propagated(self, depth: int, place: slice, _: tuple[Tensor, ...], output: Tensor) -> None:
         count = place.stop - place.start

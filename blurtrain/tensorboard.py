@@ -1,9 +1,11 @@
 """Event files: the same tags in every arm, so that the curves of baseline and augmented overlay."""
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -101,13 +103,67 @@ def write_comparison(folder: Path, *, table: str, figures: Mapping[str, Path]) -
     Raises:
         StoreError: If the file cannot be written.
     """
-    from PIL import Image
-
     with _Events(folder) as writer:
         writer.add_text("comparison", table)
-        for name, path in figures.items():
-            with Image.open(path) as picture:
-                writer.add_image(f"comparison/{name}", np.asarray(picture.convert("RGB")), 0, dataformats="HWC")
+        _add_figures(writer, "comparison", figures)
+
+
+def _add_figures(writer: SummaryWriter, tag: str, figures: Mapping[str, Path]) -> None:
+    from PIL import Image
+
+    for name, path in figures.items():
+        with Image.open(path) as picture:
+            writer.add_image(f"{tag}/{name}", np.asarray(picture.convert("RGB")), 0, dataformats="HWC")
+
+
+def write_layers(folder: Path, result: Mapping[str, Any], figures: Mapping[str, Path] = MappingProxyType({})) -> None:
+    """Write the events of a network's layers: at step 1 its first convolution, after the last one the features.
+
+    Tags name the blur alone, so that networks overlay. What is not known has no point.
+
+    Args:
+        folder: Where the event file goes; one that is there is replaced.
+        result: The contents of layers.json.
+        figures: Its pictures, shown as images.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    with _Events(folder) as writer:
+        writer.add_text("layers", result["finding"])
+        for place, blur in enumerate(result["blurs"]):
+            for layer in result["layers"]:
+                values = {
+                    **_propagated(layer["propagated"][place], blur["border"]),
+                    **_local(layer["local"][place]),
+                }
+                _add_known(writer, f"layers {blur['name']}", values, layer["depth"])
+            features = _propagated(result["features"]["propagated"][place], blur["border"])
+            _add_known(writer, f"layers {blur['name']}", features, len(result["layers"]) + 1)
+        _add_figures(writer, "layers", figures)
+
+
+def _add_known(writer: SummaryWriter, tag: str, values: Mapping[str, float | None], step: int) -> None:
+    for name, value in values.items():
+        if value is not None:
+            writer.add_scalar(f"{tag}/{name}", value, step)
+
+
+def _propagated(found: Mapping[str, Any], border: str) -> dict[str, float | None]:
+    """What a blurred image leads to at a layer or at the features."""
+    product = found.get("product")
+    return {
+        "error": (found.get(border) or {}).get("q50"),
+        "error circular": (found.get("circular") or {}).get("q50"),
+        "product log10": math.log10(product) if product else None,  # itself it soon exceeds what a step can hold
+        **{f"auc {head}": values["auc"] for head, values in found["auc"].items()},
+    }
+
+
+def _local(found: Mapping[str, Any]) -> dict[str, float | None]:
+    """What a layer makes of its own blurred input: the error, and the largest measured share of each bound."""
+    shares = {f"local {bound}": values["largest"] for bound, values in (found["bounds"] or {}).items()}
+    return {"local error": (found["error"] or {}).get("mean"), **shares}
 
 
 class _Events:

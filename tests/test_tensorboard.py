@@ -10,11 +10,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from blurtrain import report, tensorboard, training
+from blurtrain import layer_pictures, report, tensorboard, training
 from blurtrain.config import Config
 from blurtrain.errors import StoreError
 from blurtrain.sweep import SweepRow
 from blurtrain.views import CLEAN, Blur
+from tests.test_layer_report import BLURS, blank, fabricated, gated
 
 METRICS = ("accuracy", "macro_accuracy", "nll", "ece")
 
@@ -172,6 +173,65 @@ def test_comparison_shows_its_table_and_its_picture(experiment: Config) -> None:
         Image.open(experiment.comparison_folder / "figures" / "accuracy.png") as stored,
     ):
         np.testing.assert_array_equal(np.asarray(shown), np.asarray(stored.convert("RGB")))
+
+
+def test_layers_stand_at_their_depth_and_the_features_after_them(tmp_path: Path) -> None:
+    result = fabricated(5)
+    tensorboard.write_layers(tmp_path, result)
+    events = read(tmp_path)
+    for place, blur in enumerate(BLURS):
+        parts = [*result["layers"], result["features"]]
+        found = [part["propagated"][place] for part in parts]
+        expected = {
+            "error": [one["reflect101"]["q50"] for one in found],
+            "error circular": [one["circular"]["q50"] for one in found],
+            "auc augmented": [one["auc"]["augmented"]["auc"] for one in found],
+            "product log10": [np.log10(one["product"]) for one in found[:-1]],
+            "local error": [layer["local"][place]["error"]["mean"] for layer in result["layers"]],
+            "local spectral": [layer["local"][place]["bounds"]["spectral"]["largest"] for layer in result["layers"]],
+        }
+        for name, values in expected.items():
+            points = events.Scalars(f"layers {blur.name}/{name}")
+            assert [point.step for point in points] == list(range(1, len(values) + 1))
+            np.testing.assert_allclose([point.value for point in points], values, rtol=1e-6)
+
+
+def test_networks_share_the_tags_of_their_layers(tmp_path: Path) -> None:
+    tags = []
+    for name, n in (("one", 3), ("other", 7)):
+        tensorboard.write_layers(tmp_path / name, fabricated(n, names=(name + "{}").format))
+        tags.append(read(tmp_path / name).Tags()["scalars"])
+    assert sorted(tags[0]) == sorted(tags[1])
+
+
+def test_what_is_not_known_of_a_layer_has_no_point(tmp_path: Path) -> None:
+    result = gated(12)
+    tensorboard.write_layers(tmp_path, result)
+    points = read(tmp_path).Scalars("layers gaussian 1/local spectral")
+    assert [point.step for point in points] == [layer["depth"] for layer in result["layers"] if not layer["no_bound"]]
+    assert all(np.isfinite(point.value) for point in points)
+    tensorboard.write_layers(tmp_path, blank())
+    assert read(tmp_path).Tags()["scalars"] == [f"layers {blur.name}/product log10" for blur in BLURS]
+
+
+def test_a_product_that_no_float_of_an_event_holds_is_shown_as_its_power(tmp_path: Path) -> None:
+    result = fabricated(2)
+    result["layers"][1]["propagated"][0]["product"] = 1e200
+    tensorboard.write_layers(tmp_path, result)
+    assert read(tmp_path).Scalars("layers gaussian 1/product log10")[1].value == pytest.approx(200)
+
+
+def test_pictures_and_finding_of_the_layers_are_shown(tmp_path: Path) -> None:
+    result = fabricated(2)
+    files = layer_pictures.pictures(tmp_path / "figures", result)
+    tensorboard.write_layers(tmp_path, result, files)
+    events = read(tmp_path)
+    (text,) = events.Tensors("layers/text_summary")
+    assert text.tensor_proto.string_val[0].decode() == result["finding"]
+    for name, path in files.items():
+        (image,) = events.Images(f"layers/{name}")
+        with Image.open(io.BytesIO(image.encoded_image_string)) as shown, Image.open(path) as stored:
+            np.testing.assert_array_equal(np.asarray(shown), np.asarray(stored.convert("RGB")))
 
 
 def test_writing_again_replaces_the_event_file(tmp_path: Path) -> None:

@@ -1,0 +1,343 @@
+"""What people look at of the layers of a network: the terminal table and the finding. No computation."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from blurtrain.layer_tables import BOUNDS, Result
+from blurtrain.layer_words import (
+    NARROWEST,
+    WIDTH,
+    Number,
+    Part,
+    blur_name,
+    evenly,
+    named,
+    number,
+    plural,
+    power,
+    ruled,
+    said,
+    shortened,
+    wrapped,
+)
+
+WHOLE = 100  # layers up to which each has its line
+SHOWN = 30  # lines where there are more
+READINGS = ("triangle", "young", "l1", "spectral", "joint")  # of a layer's constant
+
+
+def table(result: Result) -> str:
+    """Everything about the layers as text of at most 100 columns."""
+    parts = [
+        _counts(result),
+        _kernels(result),
+        _layers(result),
+        "\n".join(_missing(result)),
+        "\n".join(_stages(result)),
+        "\n".join(_classical(result)),
+        _decision(result),
+        _row_shares(result),
+        wrapped(result["finding"]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def median(part: Part, place: int, result: Result) -> Number | None:
+    """The median relative error of a layer, or of the features, when the image is blurred with its own border."""
+    values = part["propagated"][place].get(result["blurs"][place]["border"])
+    return None if values is None else values["q50"]
+
+
+def heaviest(result: Result) -> int:
+    """Place of the blur that moves the features most."""
+    medians = [median(result["features"], place, result) for place in range(len(result["blurs"]))]
+    known = [place for place, value in enumerate(medians) if value is not None]
+    return max(known, key=lambda place: medians[place] or 0.0) if known else len(medians) - 1
+
+
+# counts, kernels and layers
+
+
+def _counts(result: Result) -> str:
+    heads = ", ".join(shortened(name, 16) for name in result["head_names"]) or "none"
+    rest = (
+        f": {plural(result['n_images'], result['split'] + ' image')} at {result['side']} px, "
+        f"{plural(len(result['layers']), 'convolution')}, heads: {heads}"
+    )
+    return wrapped(shortened(result["network"], max(NARROWEST, WIDTH - len(rest))) + rest)
+
+
+def _kernels(result: Result) -> str:
+    below = {(entry["blur"], entry["reading"]): entry for entry in result["below_one"]}
+    rows = [["blur", "k(0)", "||k||_1", "||d-k||_1", "sup|1-khat|", *READINGS]]
+    for blur in result["blurs"]:
+        found = [below.get((blur["name"], reading)) for reading in READINGS]
+        rows.append(
+            [
+                blur_name(blur),
+                *(number(blur[key]) for key in ("centre", "l1", "distance", "furthest")),
+                *("-" if entry is None else f"{entry['below']}/{entry['of']}" for entry in found),
+            ]
+        )
+    title = "Kernel factors (d: the kernel of no blur); then layers whose constant L ||W|| factor is below 1"
+    return "\n".join([title, ruled(rows, shrink=(0,))])
+
+
+def _layers(result: Result) -> str:
+    """A line a layer, with as many blurs as fit."""
+    layers, blurs = result["layers"], result["blurs"]
+    if not layers:
+        return "The network has no convolution."
+    for columns in range(len(blurs), 0, -1):
+        shown = evenly(len(blurs), columns)
+        text = ruled([*_layer_head(result, shown), *_layer_rows(result, shown)], (1,), heads=2, left=(1, 2))
+        if max(map(len, text.splitlines())) <= WIDTH:
+            break
+    names = ", ".join(blur_name(blurs[place]) for place in shown)
+    legend = [
+        f"e: median of ||z(x) - z(x_b)|| / ||z(x)|| over images that are blurred, at {names}. "
+        "spectral: largest measured share of the local bound. product: largest error that the product of Lipschitz "
+        "constants allows, of all blurs."
+    ]
+    if len(layers) > WHOLE:
+        legend.append(f"{SHOWN} of {len(layers)} layers are shown, evenly spread; layers.csv has all.")
+    if len(shown) < len(blurs):
+        legend.append(f"{len(shown)} of {len(blurs)} blurs are shown; layers.csv has all.")
+    return "\n".join([*(wrapped(line) for line in legend), text, wrapped(_violations(result))])
+
+
+def _layer_head(result: Result, shown: Sequence[int]) -> list[list[str]]:
+    """Two lines: family, then strength."""
+    blurs = [result["blurs"][place] for place in shown]
+    strengths = [blur_name(blur).removeprefix(blur["family"]).strip() or "1" for blur in blurs]
+    return [
+        ["", "", "", "", "", *("e" for _ in blurs), "", ""],
+        ["#", "layer", "shape", "||W||", "L"]
+        + [f"{blur['family'][:5]} {shortened(strength, 5)}" for blur, strength in zip(blurs, strengths, strict=True)]
+        + ["spectral", "product"],
+    ]
+
+
+def _layer_rows(result: Result, shown: Sequence[int]) -> Iterator[list[str]]:
+    layers = result["layers"]
+    for at in evenly(len(layers), SHOWN if len(layers) > WHOLE else len(layers)):
+        layer = layers[at]
+        spectral = [((local["bounds"] or {}).get("spectral") or {}).get("largest") for local in layer["local"]]
+        products = [propagated["product"] for propagated in layer["propagated"]]
+        yield [
+            str(layer["depth"]),
+            layer["name"],
+            shape(layer),
+            *(number(layer[key]) for key in ("norm", "lipschitz")),
+            *(number(median(layer, place, result)) for place in shown),
+            *(number(max((v for v in values if v is not None), default=None)) for values in (spectral, products)),
+        ]
+
+
+def shape(layer: Part) -> str:
+    """Kernel, stride, channels, dilation and groups, such as ``3x3/2 64``."""
+    stride, dilation = layer["stride"], layer["dilation"]
+    steps = f"{stride[0]}" if len(set(stride)) == 1 else "x".join(map(str, stride))
+    return (
+        "x".join(map(str, layer["kernel"]))
+        + (f"/{steps}" if steps != "1" else "")
+        + f" {layer['out_channels']}"
+        + (f" d{max(dilation)}" if max(dilation) > 1 else "")
+        + (f" g{layer['groups']}" if layer["groups"] > 1 else "")
+    )
+
+
+def _violations(result: Result) -> str:
+    found = result["violations"]
+    largest = "" if found["largest"] is None else f"; the largest measured share of a bound is {found['largest']:.6g}"
+    return f"{_in_words(found)}{largest}.".capitalize()
+
+
+def _in_words(violations: Part) -> str:
+    amount = plural(violations["count"], "violation") if violations["count"] else "no violation"
+    return f"{amount} in {plural(violations['checked'], 'comparison')}"
+
+
+# what is not known
+
+
+def _missing(result: Result) -> Iterator[str]:
+    """Why layers have no bound, or not every one, or no product."""
+    order = [blur_name(blur) for blur in result["blurs"]]
+    for reason, blurs in _grouped(_without_any(result)).items():
+        only = ", ".join(blur for blur in order if blur in set().union(*blurs.values()))
+        only = "" if only == ", ".join(order) else f" at {only}"
+        yield wrapped(f"no bound: {reason} ({named(list(blurs))}{only})")
+    for reason, bounds in _grouped(_without_some(result)).items():
+        kinds = " or ".join(bound for bound in BOUNDS if bound in set().union(*bounds.values()))
+        yield wrapped(f"no {kinds} bound: {reason} ({named(list(bounds))})")
+    products = ((layer["no_cumulative"], layer["name"], "") for layer in result["layers"] if layer["no_cumulative"])
+    for reason, layers in _grouped(products).items():
+        yield wrapped(f"no product: {reason} ({named(list(layers))})")
+
+
+def _grouped(found: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, set[str]]]:
+    """Triples of a reason, a layer and what it is the reason for, the latter two under the first."""
+    groups: dict[str, dict[str, set[str]]] = {}
+    for reason, layer, what in found:
+        groups.setdefault(reason, {}).setdefault(layer, set()).add(what)
+    return groups
+
+
+def _without_any(result: Result) -> Iterator[tuple[str, str, str]]:
+    """Reason, layer and blur where there is no bound at all."""
+    for layer in result["layers"]:
+        for blur, local in zip(result["blurs"], layer["local"], strict=True):
+            if reason := layer["no_bound"] or local["reason"]:
+                yield reason, layer["name"], blur_name(blur)
+
+
+def _without_some(result: Result) -> Iterator[tuple[str, str, str]]:
+    """Reason, layer and bound where one is missing among others."""
+    for layer in result["layers"]:
+        for local in layer["local"]:
+            bounds = (local["bounds"] or {}).items()
+            yield from ((values["reason"], layer["name"], bound) for bound, values in bounds if values["reason"])
+
+
+def _stages(result: Result) -> Iterator[str]:
+    """How many stages have no Lipschitz constant, and why."""
+    missing = Counter((s["kind"], s["no_bound"] or "unknown") for s in result["stages"] if s["constant"] is None)
+    if not missing:
+        return
+    yield f"{missing.total()} of {plural(len(result['stages']), 'stage')} have no Lipschitz constant:"
+    for (kind, reason), times in missing.most_common():
+        yield wrapped(f"{times} x {kind}: {reason}", "  ")
+
+
+def _classical(result: Result) -> Iterator[str]:
+    """The product of Lipschitz constants beside what was measured."""
+    place = heaviest(result)
+    blur, features = blur_name(result["blurs"][place]), result["features"]
+    last = _last_product(result, place)
+    if last is not None:
+        layer, product = last
+        yield wrapped(
+            f"Classical picture at {blur}: the product of Lipschitz constants allows an error of {power(product)} at "
+            f"{shortened(layer['name'], 40)}, the measured median is {said(median(layer, place, result))}.",
+        )
+    constant = features["cumulative"]
+    known = f"no product reaches them ({features['no_cumulative']})" if constant is None else f"{power(constant)}"
+    error = said(median(features, place, result))
+    yield wrapped(f"At the features the product of constants: {known}; the median error there is {error}.")
+    if heads := "; ".join(_head_norms(result)):
+        yield wrapped(f"||V df|| / (||V|| ||df||) over blurs: {heads}.")
+
+
+def _head_norms(result: Result) -> Iterator[str]:
+    """How much of its norm each head uses on the shift of the features."""
+    for name in result["head_names"]:
+        found = [decision[name] for decision in result["decision"] if name in decision]
+        ratios = [decision["head_ratio"] for decision in found if decision["head_ratio"]]
+        if ratios:
+            low, high = (number(end(ratio["mean"] for ratio in ratios)) for end in (min, max))
+            means = low if low == high else f"{low} to {high}"
+            largest = number(max(ratio["largest"] for ratio in ratios))
+            norm = number(found[0]["head_norm"])
+            yield f"{shortened(name, 24)} head, ||V||_2 = {norm}, {means} on average, {largest} at most"
+
+
+def _last_product(result: Result, place: int) -> tuple[Part, Number] | None:
+    """The last layer that a product of constants reaches, with what it allows."""
+    known = [layer for layer in result["layers"] if layer["propagated"][place]["product"] is not None]
+    return (known[-1], known[-1]["propagated"][place]["product"]) if known else None
+
+
+# the decision
+
+
+def _decision(result: Result) -> str:
+    if not result["head_names"]:
+        return ""
+    rows = [["blur", "head", "turned", "clean", "blurred", "change", "AUC", "95 % interval", "layer"]]
+    for place, (blur, heads) in enumerate(zip(result["blurs"], result["decision"], strict=True)):
+        for name, found in heads.items():
+            best = _best(result, place, name)
+            low, high = best[1]["ci95"] or (None, None) if best else (None, None)
+            rows.append(
+                [
+                    blur_name(blur),
+                    name,
+                    str(found["flipped"]),
+                    *(_percent(found[f"accuracy_{view}"]) for view in ("clean", "blurred")),
+                    number((found["change_over_margin"] or {}).get("q50")),
+                    number(best[1]["auc"] if best else None),
+                    "unknown" if low is None or high is None else f"{number(low)} to {number(high)}",
+                    best[0] if best else "-",
+                ]
+            )
+    legend = (
+        f"Turned: answers of {result['n_images']} that blur changes. Clean, blurred: accuracy in %. Change: of the "
+        "logits over the clean margin, median. AUC: the largest of a layer's error for turned against kept answers, "
+        "the layer found on these images."
+    )
+    return "\n".join([wrapped(legend), ruled(rows, shrink=(0, 1, 8), left=(0, 1, 8))])
+
+
+def _percent(value: Number | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _best(result: Result, place: int, head: str) -> tuple[str, Part] | None:
+    """Where the error tells turned answers best from others."""
+    parts = [*((layer["name"], layer) for layer in result["layers"]), ("the features", result["features"])]
+    found = [(name, part["propagated"][place]["auc"].get(head)) for name, part in parts]
+    known = [(name, auc) for name, auc in found if auc and auc["auc"] is not None]
+    return max(known, key=lambda one: float(one[1]["auc"])) if known else None
+
+
+def _row_shares(result: Result) -> str:
+    names = result["head_names"]
+    if not names:
+        return ""
+    rows = [["blur", *names]]
+    for blur, heads in zip(result["blurs"], result["decision"], strict=True):
+        shares = [(heads.get(name) or {}).get("row_share") for name in names]
+        rows.append([blur_name(blur), *(_share(share) for share in shares)])
+    title = "How much of the features' squared shift a head can see, ||P df||^2 / ||df||^2: mean (5 to 95 %)"
+    return "\n".join([title, ruled(rows, shrink=range(len(rows[0])))])
+
+
+def _share(share: Part | None) -> str:
+    if share is None:
+        return "-"
+    return f"{number(share['mean'])} ({number(share['q05'])} to {number(share['q95'])})"
+
+
+def finding(result: Result) -> str:
+    """The result in one sentence made from the numbers."""
+    place, layers = heaviest(result), result["layers"]
+    clauses = [f"{plural(len(layers), 'convolution')}, {_in_words(result['violations'])}"]
+    clauses.append(f"under {result['blurs'][place]['name']} {', '.join(_under(result, place))}")
+    if result["head_names"]:
+        clauses.append(", ".join(_turned(result, place)))
+    return f"{result['network']} at {result['side']} px: {'; '.join(clauses)}."
+
+
+def _under(result: Result, place: int) -> Iterator[str]:
+    """What the blur does on the way to the features."""
+    name, layers = result["blurs"][place]["name"], result["layers"]
+    for entry in result["below_one"]:
+        if (entry["blur"], entry["reading"]) == (name, "spectral"):
+            yield f"spectral constants are below 1 at {entry['below']} of {plural(entry['of'], 'layer')}"
+    first = f"{said(median(layers[0], place, result))} after the first convolution and " if layers else ""
+    yield f"the median error is {first}{said(median(result['features'], place, result))} at the features"
+    last = _last_product(result, place)
+    if last is None:
+        yield "no product of Lipschitz constants is known"
+    else:
+        where = "" if last[0] is layers[-1] else f" at {last[0]['name']}, the last layer that it reaches"
+        yield f"the product of Lipschitz constants promises {power(last[1])}{where}"
+
+
+def _turned(result: Result, place: int) -> Iterator[str]:
+    """How many answers each head changes, the last one first."""
+    for at, name in enumerate(reversed(result["head_names"])):
+        flipped = result["decision"][place][name]["flipped"]
+        words = f"turns {flipped} of {plural(result['n_images'], 'answer')}" if at == 0 else f"{flipped}"
+        yield f"{'its own' if name == 'own' else f'the {name}'} head {words}"
