@@ -18,11 +18,12 @@ from blurtrain.config import Config
 from blurtrain.decision import LinearHead
 from blurtrain.images import ImageSet
 from blurtrain.kernels import kernel
+from blurtrain.locks import held
 from blurtrain.operators import Gains, Layer, gains
 from blurtrain.progress import progress
 from blurtrain.propagation import CHUNK, Measured, Meter
 from blurtrain.stages import Convolution, Stage, convolutions, stages
-from blurtrain.store import Table, row_id
+from blurtrain.store import Ids, Table, row_id
 from blurtrain.tracing import Trace, trace
 from blurtrain.views import Blur
 from blurtrain.weights import read_weights
@@ -130,26 +131,54 @@ class Anatomy:
     stages: Sequence[Stage]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is to be bounded.
+
+    Args:
+        trace: Of one forward pass.
+        convolutions: In the order in which they run.
+        bounded: Those of which something can be stated, by their place.
+    """
+
+    trace: Trace
+    convolutions: Sequence[Convolution]
+    bounded: Mapping[int, Bounded]
+
+
+def plan(subject: Subject) -> Plan:
+    """Trace the network and find its convolutions.
+
+    Raises:
+        BackboneError: If there is no convolution, a weight is not finite, or a part is in train mode.
+    """
+    some = torch.from_numpy(subject.images.read_pixels(subject.positions[:1])) / 255
+    subject.backbone.to(memory_format=torch.channels_last)  # in place, and no value changes: convolutions are faster
+    # Two, as one image has the same memory in both layouts, and some operations choose by that.
+    traced = trace(subject.backbone, some.repeat(2, 1, 1, 1).contiguous(memory_format=torch.channels_last))
+    found = convolutions(traced, subject.backbone)
+    bounded = {depth: _bounded(convolution) for depth, convolution in enumerate(found) if not convolution.no_bound}
+    return Plan(traced, found, bounded)
+
+
 def anatomy(subject: Subject) -> Anatomy:
     """Trace the network, bound its convolutions, and find the constants of its stages.
 
     Raises:
-        BackboneError: If there is no convolution, a weight is not finite, or a part is in train mode.
+        BackboneError: As `plan`.
         StoreError: If the norms cannot be stored.
     """
-    one = torch.from_numpy(subject.images.read_pixels(subject.positions[:1])) / 255
-    traced = trace(subject.backbone, one)
-    found = convolutions(traced, subject.backbone)
-    bounded = {depth: _bounded(convolution) for depth, convolution in enumerate(found) if not convolution.no_bound}
+    planned = plan(subject)
     norms, promised = {}, {}
-    for depth, known in _gains(bounded, norm_table(subject)):
-        layer = bounded[depth].layer
-        norms[depth] = layer.norm(known)
+    for depth, known in _gains(planned.bounded, norm_table(subject)):
+        one = planned.bounded[depth]
+        norms[depth] = one.layer.norm(known)
         for view in subject.views:
-            if not bounded[depth].refusal(kernel(view)):
-                promised[depth, view] = bounds(layer, known, kernel(view), bounded[depth].extension)
-    of_nodes = {found[depth].node: norm for depth, norm in norms.items()}
-    return Anatomy(traced, found, bounded, norms, promised, stages(traced, subject.backbone, of_nodes))
+            if not one.refusal(kernel(view)):
+                promised[depth, view] = bounds(one.layer, known, kernel(view), one.extension)
+    of_nodes = {planned.convolutions[depth].node: norm for depth, norm in norms.items()}
+    found = stages(planned.trace, subject.backbone, of_nodes)
+    return Anatomy(planned.trace, planned.convolutions, planned.bounded, norms, promised, found)
 
 
 def norm_table(subject: Subject) -> Table:
@@ -160,13 +189,12 @@ def norm_table(subject: Subject) -> Table:
 
 
 def _bounded(convolution: Convolution) -> Bounded:
-    module, (weights, bias), (height, width) = convolution.module, convolution.folded(), convolution.size
+    module, (weights, bias) = convolution.module, convolution.folded()
     assert module is not None
+    (height, width), (down, across), (rows, columns) = convolution.size, module.stride, module.dilation
     layer = Layer(
         weights,
-        height,
-        width,
-        *(module.stride, module.dilation, module.groups),
+        *(height, width, (down, across), (rows, columns), module.groups),
         *(convolution.padding, module.padding_mode, convolution.lipschitz),
     )
     return Bounded(layer, bias, convolution.activation or _as_it_is)
@@ -178,15 +206,24 @@ def _as_it_is(maps: Tensor) -> Tensor:
 
 def _gains(bounded: Mapping[int, Bounded], table: Table) -> Iterator[tuple[int, Gains]]:
     """Of every convolution: stored ones are read, others computed and stored."""
-    ids = {depth: np.array([row_id(one.layer.content())]) for depth, one in bounded.items()}
-    absent = [depth for depth in bounded if not table.has(ids[depth])[0]]
-    with progress("norms of layers", len(absent), "layer") as bar:
-        for depth in absent:
-            if not table.has(ids[depth])[0]:  # two layers may be the same one
-                table.append(ids[depth], {"gains": gains(bounded[depth].layer)[None]})
+    missing = absent(bounded, table)
+    with held(table.lock, "bounding layers"), progress("norms of layers", len(missing), "layer") as bar:
+        table.refresh()
+        for depth in missing:
+            if not table.has(_row(bounded[depth]))[0]:  # two layers may be the same one
+                table.append(_row(bounded[depth]), {"gains": gains(bounded[depth].layer)[None]})
             bar.advance()
-    for depth in bounded:
-        yield depth, table.read(ids[depth], "gains")[0]
+    for depth, one in bounded.items():
+        yield depth, table.read(_row(one), "gains")[0]
+
+
+def absent(bounded: Mapping[int, Bounded], table: Table) -> list[int]:
+    """Whose norms are not stored."""
+    return [depth for depth, one in bounded.items() if not table.has(_row(one))[0]]
+
+
+def _row(bounded: Bounded) -> Ids:
+    return np.array([row_id(bounded.layer.content())])
 
 
 def measured(subject: Subject, found: Anatomy) -> Measured:

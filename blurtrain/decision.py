@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -11,10 +13,10 @@ from scipy.stats import norm
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 CONFIDENCE = 0.95
 NEXT = 1e-12
-Figures = dict[str, float | None]
+Figures = Mapping[str, float | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LinearHead:
     """The last layer of a network, logits = weights features + bias.
 
@@ -34,11 +36,12 @@ class LinearHead:
         """Of some images."""
         return np.asarray(features @ self.weights.T + self.bias)
 
-    @property
+    @cached_property
     def norm(self) -> float:
         """||V||_2: the most that it can amplify."""
         return float(np.linalg.norm(self.weights, 2))
 
+    @cached_property
     def row_space(self) -> Float64[np.ndarray, "features rank"]:
         """An orthonormal basis of the directions that decide: the span of the rows with their mean taken off.
 
@@ -70,6 +73,11 @@ class Answers:
     blurred: Float64[np.ndarray, "images classes"]
 
     @property
+    def both(self) -> tuple[np.ndarray, np.ndarray]:
+        """Clean and blurred."""
+        return self.clean, self.blurred
+
+    @property
     def flipped(self) -> Bool[np.ndarray, " images"]:
         """Which images get another answer."""
         return np.asarray(self.clean.argmax(1) != self.blurred.argmax(1))
@@ -80,7 +88,7 @@ def described(
     clean: Float64[np.ndarray, "images features"],
     blurred: Float64[np.ndarray, "images features"],
     labels: Int64[np.ndarray, " images"] | None,
-) -> dict[str, float | int | None | Figures]:
+) -> dict[str, Any]:
     """What blur does to a head's decision.
 
     Args:
@@ -94,31 +102,39 @@ def described(
         margin and beside the bound ||V|| ||df||, and the share of ||df||^2 that lies in the head's row space.
     """
     answers = Answers(head.logits(clean), head.logits(blurred))
-    shift = blurred - clean
     change = np.linalg.norm(answers.blurred - answers.clean, axis=1)
-    size = np.linalg.norm(shift, axis=1)
     best = np.sort(answers.clean, axis=1)
     margin = best[:, -1] - best[:, -2]
-    inside = np.linalg.norm(shift @ head.row_space(), axis=1)
-    bound, share = ratio(change, head.norm * size), quantiles(ratio(inside**2, size**2))
-    of_head = {
-        "head_norm": head.norm,
-        "head_ratio": {"mean": float(np.nanmean(bound)), "largest": float(np.nanmax(bound))},
-        "row_share": {key: share[key] for key in ("mean", "q05", "q95")},
-    }
+    right = [None if labels is None else float((some.argmax(1) == labels).mean()) for some in answers.both]
     return {
         "flipped": int(answers.flipped.sum()),
-        "accuracy_clean": None if labels is None else float((answers.clean.argmax(1) == labels).mean()),
-        "accuracy_blurred": None if labels is None else float((answers.blurred.argmax(1) == labels).mean()),
+        "accuracy_clean": right[0],
+        "accuracy_blurred": right[1],
         "margin": float(margin.mean()),
         "logit_change": quantiles(change),
         "error": quantiles(ratio(change, np.linalg.norm(answers.clean, axis=1))),
         "change_over_margin": quantiles(ratio(change, margin)),
-        **(of_head if head.is_separate else dict.fromkeys(of_head)),
+        **_passed_on(head, blurred - clean, change),
     }
 
 
-def separation(errors: Float64[np.ndarray, " images"], flipped: Bool[np.ndarray, " images"]) -> Mapping[str, object]:
+def _passed_on(
+    head: LinearHead, shift: Float64[np.ndarray, "images features"], change: Float64[np.ndarray, " images"]
+) -> dict[str, Any]:
+    """What a head makes of a shift of its features; nothing where it has none of its own."""
+    if not head.is_separate:
+        return dict.fromkeys(("head_norm", "head_ratio", "row_share"))
+    size = np.linalg.norm(shift, axis=1)
+    inside = np.linalg.norm(shift @ head.row_space, axis=1)
+    bound, share = ratio(change, head.norm * size), quantiles(ratio(inside**2, size**2))
+    return {
+        "head_norm": head.norm,
+        "head_ratio": {"mean": float(np.nanmean(bound)), "largest": float(np.nanmax(bound))},
+        "row_share": {key: share[key] for key in ("mean", "q05", "q95")},
+    }
+
+
+def separation(errors: Float64[np.ndarray, " images"], flipped: Bool[np.ndarray, " images"]) -> dict[str, Any]:
     """Area under the ROC curve of an error as a sign of a flip: how often a flipped image has the larger one."""
     ones, others = errors[flipped], errors[~flipped]
     counts = {"flipped": len(ones), "stayed": len(others)}

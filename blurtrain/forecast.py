@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from blurtrain import (
+    anatomy,
     backbones,
     batchnorm,
     choosing,
@@ -35,6 +36,7 @@ from blurtrain.fitting import threads_for
 from blurtrain.heads import ConvexHeads, FeatureDataModule
 from blurtrain.images import ImageSet
 from blurtrain.needs import CRC, folds
+from blurtrain.operators import effort
 from blurtrain.progress import started
 from blurtrain.store import ID
 from blurtrain.views import Blur
@@ -161,6 +163,63 @@ def of_recommendation(config: Config) -> Forecast:
     views = (*config.train_views, *options, *aims)
     found = forecast(arms, views)
     return replace(found, steps=(*found.steps[:-1], Step("results", "tables", 0.0)))
+
+
+def of_layers(config: Config, arms: Sequence[Config], views: Sequence[Blur], count: int, *, own_head: bool) -> Forecast:
+    """What `blurtrain.layers.layers` would do.
+
+    Args:
+        config: Its network is looked at.
+        arms: That are not finished yet.
+        views: The blurs.
+        count: Images that are looked at, at most.
+        own_head: Whether the network keeps its own head.
+
+    Raises:
+        BlurtrainError: As `blurtrain.layers.layers`.
+    """
+    trained = forecast(arms) if arms else None
+    silence()
+    backbone = backbones.load_with_head(config.backbone)[0] if own_head else backbones.load(config.backbone)
+    geometry = backbone.preprocessing.geometry
+    survey = images.survey(config.data, geometry, config.cache, trained=not own_head)
+    start = started()
+    decoding, sample = _decode(survey, cores())
+    assert isinstance(config.cache, Path)
+    positions = anatomy.chosen(survey.images, count)
+    sampled = replace(survey.images, pixels=_Sample(sample))
+    subject = anatomy.Subject(backbone, backbone.fingerprint(), sampled, positions, None, (), views, config.cache)
+    planned = anatomy.plan(subject)
+    missing = anatomy.absent(planned.bounded, anatomy.norm_table(subject))
+    operations = sum(effort(planned.bounded[depth].layer) for depth in missing)
+    unread = 0 if arms else len(survey.unread)
+    steps = (
+        *(trained.steps if trained else (Step("start", f"libraries, {backbone.name}", start),)),
+        *((Step("images", f"{unread:,} to read", decoding * unread),) if unread else ()),
+        Step("norms", f"{len(missing)} of {len(planned.convolutions)} layers", operations / _rate()),
+        Step("layers", f"{len(positions)} images through {len(views)} blurs, twice", _measuring(subject, planned)),
+    )
+    known = trained or Forecast((), unread, 0, 0, 0, len(survey.images.test))
+    passes = len(positions) * (1 + 2 * len(views))
+    return replace(known, steps=steps, forward_passes=known.forward_passes + passes)
+
+
+def _rate() -> float:
+    """Floating point operations in a second, in products of middling complex matrices."""
+    matrices = torch.randn(16, 128, 128, dtype=torch.complex64)
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() - start < RUNNING / 3:
+        torch.bmm(matrices, matrices)
+        done += 1
+    return done * 8 * 16 * 128**3 / (time.perf_counter() - start)
+
+
+def _measuring(subject: anatomy.Subject, planned: anatomy.Plan) -> float:
+    """Seconds that all images take, judged by two of them; what is promised changes no time."""
+    few = replace(subject, positions=np.repeat(subject.positions[:1], 2))
+    start = time.perf_counter()
+    anatomy.measured(few, anatomy.unbounded(few, planned))
+    return (time.perf_counter() - start) / 2 * len(subject.positions)
 
 
 def forecast(arms: Sequence[Config], fitted: Sequence[Blur] | None = None) -> Forecast:

@@ -59,7 +59,8 @@ def defocus(radius: float) -> Kernel:
     def under_the_arc(x: np.ndarray) -> np.ndarray:
         x = x.clip(0, radius)
         # Python's square may round differently from numpy's, so at x = radius the difference may be below 0.
-        return (x * np.sqrt((radius**2 - x**2).clip(0)) + radius**2 * np.arcsin((x / radius).clip(max=1))) / 2
+        root, angle = np.sqrt((radius**2 - x**2).clip(0)), np.arcsin((x / radius).clip(max=1))
+        return np.asarray((x * root + radius**2 * angle) / 2)
 
     inside = np.sqrt((radius**2 - top**2).clip(0)).clip(low, high)  # up to here a pixel's whole height is lit
     touched = np.sqrt((radius**2 - bottom**2).clip(0)).clip(low, high)  # and up to here a part of it

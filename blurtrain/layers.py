@@ -64,8 +64,8 @@ def layers(config: Config, question: Question) -> Path:
         BlurtrainError: Whatever a user can cause.
     """
     _require_use(config, question)
-    config = replace(config.untrained(), sweep=Config().sweep) if question.own_head else config
-    folder = config.folder("layers-own" if question.own_head else "layers")
+    config = _used(config, question)
+    folder = _folder(config, question)
     if not question.own_head:
         _train_missing(config)
     seen = _seen(config, question)
@@ -73,18 +73,47 @@ def layers(config: Config, question: Question) -> Path:
         _require_seen(folder, seen)
         say(f"{folder} is finished already; --name gives another one")
         return folder
-    from blurtrain import anatomy  # torch, which a finished result does not need
-
-    if question.own_head:
-        subject = anatomy.of_own_head(config, question.views, question.images)
-    else:
-        subject = anatomy.of_arms(config, arms_of(config), question.views, question.images)
+    subject = _subject(config, question)
     with held(runs.lock(folder), f"making {folder}"):
         if not runs.is_finished(config, folder, RESULT):
             runs.begin(config, folder)
             remove_partial(folder)
             _make(config, folder, subject, seen)
     return folder
+
+
+def forecast(config: Config, question: Question) -> str:
+    """What `layers` would do and how long it would take; nothing is written.
+
+    Raises:
+        BlurtrainError: As `layers`.
+    """
+    _require_use(config, question)
+    used = _used(config, question)
+    folder = _folder(used, question)
+    missing = [] if question.own_head else [arm for arm in arms_of(used) if not runs.is_finished(arm)]
+    if not missing and runs.is_finished(used, folder, RESULT):
+        return f"{folder} is finished: the results are shown in about a second."
+    from blurtrain import forecast  # imports torch
+
+    return forecast.of_layers(used, missing, question.views, question.images, own_head=question.own_head).text()
+
+
+def _used(config: Config, question: Question) -> Config:
+    """Without what plays no part."""
+    return replace(config.untrained(), sweep=Config().sweep) if question.own_head else config
+
+
+def _folder(config: Config, question: Question) -> Path:
+    return config.folder("layers-own" if question.own_head else "layers")
+
+
+def _subject(config: Config, question: Question) -> "Subject":
+    from blurtrain import anatomy  # torch, which a finished result does not need
+
+    if question.own_head:
+        return anatomy.of_own_head(config, question.views, question.images)
+    return anatomy.of_arms(config, arms_of(config), question.views, question.images)
 
 
 def _make(config: Config, folder: Path, subject: "Subject", seen: Mapping[str, str]) -> None:

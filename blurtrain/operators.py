@@ -114,6 +114,15 @@ class Layer:
         return sha256(repr(shape), np.ascontiguousarray(self.weights).tobytes())
 
 
+def effort(layer: Layer) -> float:
+    """Floating point operations that its gains take, about."""
+    outputs, inputs, rows, columns = layer.weights.shape
+    height, width = layer.torus
+    points = (height if rows > 1 else 1) * (width // 2 + 1 if columns > 1 else 1)
+    size, inner = sorted((outputs // layer.groups, inputs))
+    return 8.0 * points * layer.groups * size**2 * (inner + (_steps(size) - 1) * size + rows * columns)
+
+
 def gains(layer: Layer) -> Gains:
     """An upper bound of the largest singular value of the layer's symbol at every frequency of its torus.
 

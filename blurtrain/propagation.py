@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from blurtrain.blur import blur_pixels
 from blurtrain.bounds import Bound
-from blurtrain.commuting import PARTS, Bounded, Convolved
+from blurtrain.commuting import PARTS, Bounded, Convolved, norms
 from blurtrain.kernels import kernel
 from blurtrain.stages import Convolution
 from blurtrain.tracing import Trace, watch
@@ -56,14 +56,14 @@ class Measured:
         clean, others = self.features[0].astype(np.float64), self.features[1:].astype(np.float64)
         change = np.linalg.norm(others - clean, axis=2)
         size = np.maximum(np.linalg.norm(clean, axis=1), np.finfo(float).tiny)
-        return (change / size).reshape(2, -1, len(clean)).transpose(1, 0, 2)
+        return np.asarray((change / size).reshape(2, -1, len(clean)).transpose(1, 0, 2))
 
 
 class Meter:
     """Measures a network's convolutions, one chunk of images after another.
 
     Args:
-        network: That was traced.
+        network: That was traced, in channels-last layout.
         trace: Of it.
         convolutions: In it.
         bounded: Those of which something can be stated, by their place.
@@ -82,7 +82,8 @@ class Meter:
         views: Sequence[Blur],
         count: int,
     ) -> None:
-        self._network, self._trace, self._convolutions = network, trace, convolutions
+        self._network = network
+        self._trace, self._convolutions = trace, convolutions
         self._bounded, self._promised, self._views = bounded, promised, views
         shape = len(convolutions), len(views), count
         names = dict.fromkeys(name for bounds in promised.values() for name in bounds)
@@ -100,6 +101,7 @@ class Meter:
         place = slice(self._done, self._done + len(pixels))
         views = [CLEAN, *self._views, *map(circular, self._views)]
         images = torch.from_numpy(np.concatenate([blur_pixels(pixels, view) for view in views]))
+        images = images.contiguous(memory_format=torch.channels_last)
         stacked = images.view(len(views), len(pixels), *images.shape[1:])
         self._images[:, place] = _distances(stacked)[: len(self._views)]
         watchers = {}
@@ -110,7 +112,7 @@ class Meter:
             if any((depth, view) in self._promised for view in self._views):
                 here.append(partial(self._locally, depth, place))
             watchers[convolution.node] = partial(_each, here)
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode, in which other operations run than were traced
             output = watch(self._network, images, self._trace, watchers)
         self._features.append(output.flatten(1).view(len(views), len(pixels), -1).numpy())
         self._done += len(pixels)
@@ -123,7 +125,7 @@ class Meter:
     def _propagated(self, depth: int, place: slice, _: tuple[Tensor, ...], output: Tensor) -> None:
         count = place.stop - place.start
         stacked = output.view(-1, count, *output.shape[1:])
-        sizes = torch.linalg.vector_norm(stacked[0].flatten(1), dim=1, dtype=torch.float64).numpy()
+        sizes = norms(stacked[0])
         distances = _distances(stacked)
         errors = np.where(distances > 0, distances / np.maximum(sizes, np.finfo(float).tiny), 0.0)
         self._outputs[depth, place] = sizes
@@ -149,6 +151,4 @@ def _each(watchers: Sequence[partial[None]], inputs: tuple[Tensor, ...], output:
 
 def _distances(stacked: Tensor) -> Float64[np.ndarray, "others images"]:
     """From the first of a stack to each of the others."""
-    clean = stacked[0].flatten(1)
-    found = [torch.linalg.vector_norm(other.flatten(1) - clean, dim=1, dtype=torch.float64) for other in stacked[1:]]
-    return torch.stack(found).numpy()
+    return np.array([norms(other - stacked[0]) for other in stacked[1:]])
