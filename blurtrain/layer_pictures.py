@@ -68,15 +68,21 @@ def _depths(result: Result) -> list[int]:
     return [layer["depth"] for layer in result["layers"]]
 
 
+def _features_at(result: Result) -> float:
+    """Where the features stand on the axis of depths: apart from the last layer, however many there are."""
+    depths = _depths(result)
+    return depths[-1] + max(1.0, len(depths) / TICKS)
+
+
 def _name_layers(panel: Panel, result: Result, *, features: bool, most: int = TICKS) -> None:
     """Names of layers as ticks, as many as can be read."""
     places, names = _depths(result), [layer["name"] for layer in result["layers"]]
     shown = range(0, len(names), -(-len(names) // most))
-    ticks = [places[at] for at in shown] + ([places[-1] + 1] if features else [])
+    ticks = [places[at] for at in shown] + ([_features_at(result)] if features else [])
     labels = [shortened(names[at], NAME) for at in shown] + (["features"] if features else [])
     for text in panel.set_xticks(ticks, labels, rotation=90, fontsize=7) and panel.get_xticklabels():
         text.set_parse_math(False)
-    panel.set_xlim(places[0] - 0.7, places[-1] + 0.7 + features)
+    panel.set_xlim(places[0] - 0.7, (_features_at(result) if features else places[-1]) + 0.7)
 
 
 def _curve(panel: Panel, result: Result, values: Sequence[float], style: tuple[str, str], **more: Any) -> Panel:  # noqa: ANN401 - matplotlib
@@ -149,7 +155,7 @@ def _error_curve(panel: Panel, result: Result, place: int, border: str, style: t
             panel.plot(_depths(result), edge, ":", color=style[0], linewidth=1.0)
     last = result["features"]["propagated"][place].get(border) or {}
     if last.get("q50") is not None:
-        at = _depths(result)[-1] + 1 + (-0.12 if first else 0.12)
+        at = _features_at(result) + (-0.12 if first else 0.12)
         ends = [[max(0.0, last["q50"] - last["q05"])], [max(0.0, last["q95"] - last["q50"])]]
         panel.errorbar([at], [last["q50"]], ends, fmt=style[1][0], color=style[0], capsize=3, markersize=4)
     return curve
@@ -296,7 +302,7 @@ def _auc(panel: Panel, result: Result, place: int, head: str, number: int) -> Pa
     depths, (colour, line) = _depths(result), _style(number)
     shift = 0.24 * (number - (len(result["head_names"]) - 1) / 2)
     found = [part["propagated"][place]["auc"].get(head) or {} for part in (*result["layers"], result["features"])]
-    at, heights = [depth + shift for depth in (*depths, depths[-1] + 1)], _known(one.get("auc") for one in found)
+    at, heights = [depth + shift for depth in (*depths, _features_at(result))], _known(one.get("auc") for one in found)
     marks, width = {"markersize": 3, "markevery": _marked(heights[:-1])}, 0.8 if len(depths) <= MARKED else 0.4
     (curve,) = panel.plot(at[:-1], heights[:-1], line, color=colour, linewidth=1.2, **marks)
     panel.plot(at[-1:], heights[-1:], line[0], color=colour, markersize=5)
