@@ -13,6 +13,7 @@ from blurtrain.report import COLOURS, LINES, MOST_COLUMNS
 
 TICKS = 30  # layers whose names fit below a panel
 NAME = 26  # characters of a name below a panel
+LEVEL = 4  # blurs up to which their names stand side by side
 MARKED = 60  # layers up to which each has a mark
 SPARSE = 20  # marks where there are more
 BLACK = "#000000"  # of what was measured, beside bounds in colours
@@ -68,15 +69,36 @@ def _depths(result: Result) -> list[int]:
     return [layer["depth"] for layer in result["layers"]]
 
 
+def _step(result: Result) -> float:
+    """A distance on the axis of depths that can be seen, however many layers there are."""
+    return max(1.0, len(result["layers"]) / TICKS)
+
+
+def _features_at(result: Result) -> float:
+    """Where the features stand on that axis: apart from the last layer."""
+    return _depths(result)[-1] + _step(result)
+
+
 def _name_layers(panel: Panel, result: Result, *, features: bool, most: int = TICKS) -> None:
     """Names of layers as ticks, as many as can be read."""
     places, names = _depths(result), [layer["name"] for layer in result["layers"]]
     shown = range(0, len(names), -(-len(names) // most))
-    ticks = [places[at] for at in shown] + ([places[-1] + 1] if features else [])
+    ticks = [places[at] for at in shown] + ([_features_at(result)] if features else [])
     labels = [shortened(names[at], NAME) for at in shown] + (["features"] if features else [])
-    for text in panel.set_xticks(ticks, labels, rotation=90, fontsize=7) and panel.get_xticklabels():
+    panel.set_xticks(ticks, labels, rotation=90, fontsize=7)
+    for text in panel.get_xticklabels():
         text.set_parse_math(False)
-    panel.set_xlim(places[0] - 0.7, places[-1] + 0.7 + features)
+    margin = 0.7 * _step(result)
+    panel.set_xlim(places[0] - margin, (_features_at(result) if features else places[-1]) + margin)
+
+
+def _name_blurs(panel: Panel, result: Result) -> None:
+    """Names of blurs as ticks, upright where they would meet."""
+    names = [shortened(blur_name(blur), NAME) for blur in result["blurs"]]
+    panel.set_xticks(range(len(names)), names, rotation=90 if len(names) > LEVEL else 0, fontsize=7)
+    for text in panel.get_xticklabels():
+        text.set_parse_math(False)
+    panel.set_xlim(-0.6, len(names) - 0.4)
 
 
 def _curve(panel: Panel, result: Result, values: Sequence[float], style: tuple[str, str], **more: Any) -> Panel:  # noqa: ANN401 - matplotlib
@@ -149,7 +171,7 @@ def _error_curve(panel: Panel, result: Result, place: int, border: str, style: t
             panel.plot(_depths(result), edge, ":", color=style[0], linewidth=1.0)
     last = result["features"]["propagated"][place].get(border) or {}
     if last.get("q50") is not None:
-        at = _depths(result)[-1] + 1 + (-0.12 if first else 0.12)
+        at = _features_at(result) + (-0.12 if first else 0.12) * _step(result)
         ends = [[max(0.0, last["q50"] - last["q05"])], [max(0.0, last["q95"] - last["q50"])]]
         panel.errorbar([at], [last["q50"]], ends, fmt=style[1][0], color=style[0], capsize=3, markersize=4)
     return curve
@@ -200,7 +222,7 @@ def _constants(result: Result) -> Panel:
         curves.setdefault(f"{kernel['family']}{angle}", []).append(kernel)
     columns = max(1, min(len(curves), MOST_COLUMNS))
     lines = -(-len(curves) // columns)
-    figure = _figure(10.2, 4.4 + 2.6 * lines)
+    figure = _figure(10.2, (4.4 if len(result["blurs"]) <= LEVEL else 5.4) + 2.6 * lines)
     parts = figure.subfigures(2, 1, height_ratios=(2.6 * max(lines, 1), 3.6))
     panels = parts[0].subplots(max(lines, 1), columns, squeeze=False, sharey=True).ravel()
     drawn: dict[str, Panel] = {}
@@ -243,11 +265,8 @@ def _layer_constants(figure: Panel, result: Result) -> None:
             ends = [[max(0.0, middle - entry["least"])], [max(0.0, entry["largest"] - middle)]]
             drawn[reading] = panel.errorbar([at], [middle], ends, fmt=line[0], color=colour, capsize=3, markersize=5)
     panel.set_yscale("log")
-    names = [shortened(blur_name(blur), 18) for blur in result["blurs"]]
-    for text in panel.set_xticks(range(len(names)), names, fontsize=8) and panel.get_xticklabels():
-        text.set_parse_math(False)
-    panel.set_xlim(-0.6, len(names) - 0.4)
     _name_panel(panel, {"name": "layers: median and range of L ||W|| factor"}, "layer constant")
+    _name_blurs(panel, result)
     panel.axhline(1, color="0.3", linewidth=0.8)
     if drawn:
         _legend(figure, drawn, loc="outside right center")
@@ -284,8 +303,7 @@ def _decision(result: Result) -> Panel:
     _name_panel(below, {"name": "share of the shift that the head's rows see, mean"}, "||P df||^2 / ||df||^2")
     above.axhline(1, color="0.3", linewidth=0.8)
     for panel in (above, below):
-        panel.set_xticks(range(len(blurs)), [shortened(blur_name(blur), 18) for blur in blurs], fontsize=7, rotation=30)
-        panel.set_xlim(-0.6, len(blurs) - 0.4)
+        _name_blurs(panel, result)
     _title(figure, result, "AUC of a layer's error for turned answers (bars 95 %); right bars 5 to 95 % of images")
     _legend(figure, {shortened(name, 20): line for name, line in drawn.items()}, loc="outside lower right", ncols=2)
     return figure
@@ -296,7 +314,8 @@ def _auc(panel: Panel, result: Result, place: int, head: str, number: int) -> Pa
     depths, (colour, line) = _depths(result), _style(number)
     shift = 0.24 * (number - (len(result["head_names"]) - 1) / 2)
     found = [part["propagated"][place]["auc"].get(head) or {} for part in (*result["layers"], result["features"])]
-    at, heights = [depth + shift for depth in (*depths, depths[-1] + 1)], _known(one.get("auc") for one in found)
+    at = [*(depth + shift for depth in depths), _features_at(result) + shift * _step(result)]
+    heights = _known(one.get("auc") for one in found)
     marks, width = {"markersize": 3, "markevery": _marked(heights[:-1])}, 0.8 if len(depths) <= MARKED else 0.4
     (curve,) = panel.plot(at[:-1], heights[:-1], line, color=colour, linewidth=1.2, **marks)
     panel.plot(at[-1:], heights[-1:], line[0], color=colour, markersize=5)

@@ -23,6 +23,7 @@ from blurtrain.layer_words import (
 
 WHOLE = 100  # layers up to which each has its line
 SHOWN = 30  # lines where there are more
+READABLE = 18  # characters that are left of a layer's name, for which blurs make room
 READINGS = ("triangle", "young", "l1", "spectral", "joint")  # of a layer's constant
 
 
@@ -90,7 +91,8 @@ def _layers(result: Result) -> str:
         return "The network has no convolution."
     for columns in range(len(blurs), 0, -1):
         shown = evenly(len(blurs), columns)
-        text = ruled([*_layer_head(result, shown), *_layer_rows(result, shown)], (1,), heads=2, left=(1, 2))
+        rows = [*_layer_head(result, shown), *_layer_rows(result, shown)]
+        text = ruled(rows, (1,), heads=2, left=(1, 2), narrowest=READABLE if columns > 1 else NARROWEST)
         if max(map(len, text.splitlines())) <= WIDTH:
             break
     names = ", ".join(blur_name(blurs[place]) for place in shown)

@@ -79,14 +79,28 @@ def named(names: Sequence[str]) -> str:
     return f"{some} and {len(names) - NAMED} more" if len(names) > NAMED else some
 
 
-def ruled(rows: Sequence[Sequence[str]], shrink: Sequence[int], heads: int = 1, left: Sequence[int] = (0,)) -> str:
-    """A table with a rule below its heading; where it is too wide, columns of names lose their middles."""
+def ruled(
+    rows: Sequence[Sequence[str]],
+    shrink: Sequence[int],
+    heads: int = 1,
+    left: Sequence[int] = (0,),
+    narrowest: int = NARROWEST,
+) -> str:
+    """A table with a rule below its heading.
+
+    Args:
+        rows: Cells, the heading first.
+        shrink: Columns of names, which lose their middles where the table is too wide.
+        heads: Lines of the heading.
+        left: Columns that begin at the left.
+        narrowest: Characters that are left of a name.
+    """
     widths = {column: max(len(" ".join(row[column].split())) for row in rows) for column in shrink}
     while True:
         cells = [[shortened(cell, widths.get(at, len(cell))) for at, cell in enumerate(row)] for row in rows]
         lines = aligned(cells, left=tuple(left))
         widest = max(widths, key=lambda column: widths[column])
-        if max(map(len, lines)) <= WIDTH or widths[widest] <= NARROWEST:
+        if max(map(len, lines)) <= WIDTH or widths[widest] <= narrowest:
             break
         widths[widest] -= 1
     return "\n".join([*lines[:heads], "-" * max(map(len, lines)), *lines[heads:]])

@@ -387,11 +387,11 @@ def test_the_decision_has_a_row_for_each_blur_and_head() -> None:
 
 
 def test_the_best_layer_is_the_one_with_the_largest_auc() -> None:
-    result = fabricated()
+    result = fabricated(names="conv{}".format)
     result["layers"][7]["propagated"][1]["auc"]["augmented"].update(auc=0.97, ci95=[0.9, 0.99])
     text = layer_report.table(result)
     (line,) = re.findall(r"^gaussian 4 +augmented .*$", text, re.MULTILINE)
-    assert re.split(r"\s{2,}", line)[-3:] == [".970", ".900 to .990", "features.7.squeeze.conv"]
+    assert re.split(r"\s{2,}", line)[-3:] == [".970", ".900 to .990", "conv7"]
 
 
 def test_without_heads_there_is_no_decision() -> None:
