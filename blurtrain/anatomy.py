@@ -1,6 +1,6 @@
 """A network with images and heads, its convolutions with what can be stated of them, and what is measured there."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,8 +169,13 @@ def anatomy(subject: Subject) -> Anatomy:
         StoreError: If the norms cannot be stored.
     """
     planned = plan(subject)
+    return promised_by(subject, planned, _gains(planned.bounded, norm_table(subject)))
+
+
+def promised_by(subject: Subject, planned: Plan, known_gains: Iterable[tuple[int, Gains]]) -> Anatomy:
+    """What is promised of a network whose convolutions have certain gains."""
     norms, promised = {}, {}
-    for depth, known in _gains(planned.bounded, norm_table(subject)):
+    for depth, known in known_gains:
         one = planned.bounded[depth]
         norms[depth] = one.layer.norm(known)
         for view in subject.views:

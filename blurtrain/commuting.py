@@ -30,8 +30,6 @@ class Local:
         image: ||x||.
         difference: ||x - x_b||.
         linear: ||W x||, un-strided and without bias.
-        parts: Of the change after global average pooling: its scalar products with what padding, stride and
-            nonlinearity add to it.
     """
 
     change: Each
@@ -39,38 +37,23 @@ class Local:
     image: Each
     difference: Each
     linear: Each
-    parts: dict[str, Each]
 
     def error(self) -> Each:
         """The change relative to the output; 0 where both are 0."""
-        return np.where(self.change > 0, self.change / np.maximum(self.output, np.finfo(float).tiny), 0.0)
+        return _share(self.change, self.output)
 
     def ratios(self, promised: Mapping[str, Bound]) -> dict[str, Each]:
         """The change over each bound that there is: 1 is attained, more would be a violation."""
-        norms = {"lipschitz": self.difference, "output": self.linear, **dict.fromkeys(ON_IMAGE, self.image)}
-        found = {}
-        for name, bound in promised.items():
-            if bound.constant is not None:
-                limit = bound.constant * norms[name]
-                found[name] = np.where(self.change > 0, self.change / np.maximum(limit, np.finfo(float).tiny), 0.0)
-        return found
+        of = {"lipschitz": self.difference, "output": self.linear, **dict.fromkeys(ON_IMAGE, self.image)}
+        return {
+            name: _share(self.change, bound.constant * of[name])
+            for name, bound in promised.items()
+            if bound.constant is not None
+        }
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """An input and the blurred one, with the layer's un-strided linear outputs of both on one grid.
-
-    Args:
-        difference: Between the inputs.
-        clean: Linear output of the clean one.
-        blurred: Of the blurred one.
-        margin: Of the grid beyond the layer's own, down and across: a multiple of the stride.
-    """
-
-    difference: Maps
-    clean: Maps
-    blurred: Maps
-    margin: tuple[int, int]
+def _share(part: Each, whole: Each) -> Each:
+    return np.where(part > 0, part / np.maximum(whole, np.finfo(float).tiny), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,48 +89,91 @@ class Convolved:
     """
 
     def __init__(self, bounded: Bounded, maps: Maps) -> None:
-        self._bounded, self._layer = bounded, bounded.layer
+        self._layer, self._activate, self._extension = bounded.layer, bounded.activate, bounded.extension
         self._maps = maps.contiguous(memory_format=torch.channels_last)
-        self._weights = torch.from_numpy(bounded.layer.weights).to(maps).contiguous(memory_format=torch.channels_last)
-        self._bias = torch.from_numpy(bounded.bias).to(maps)[:, None, None]
-        self._full = self._linear_of_all()
+        weights = torch.from_numpy(bounded.layer.weights).to(maps)
+        self._weights = weights.contiguous(memory_format=torch.channels_last)
+        self._bias = torch.from_numpy(bounded.bias).to(maps)
+        self._output = norms(self._outputs(self._maps))
+        self._image = norms(self._maps)
+        full = self._linear_of_all()
+        self._linear = norms(full)
+        # Where the maps are zero, so is the linear part.
+        self._silent = self._activate(self._bias.view(1, -1, 1, 1))
+        (down, across), (first, left) = self._layer.stride, self._phase()
+        self._clean = self._activate(full[..., first::down, left::across] + self._bias[:, None, None]) - self._silent
 
     def blurred(self, kernel: Kernel) -> Local:
-        """Blur the maps, and measure."""
-        seen = self._uncropped(kernel) if self._bounded.extension == "uncropped" else self._circular(kernel)
-        (down, across), (top, side) = self._layer.stride, seen.margin
-        linear = [out[..., ::down, ::across] for out in (seen.clean, seen.blurred)]
-        clean, blurred = (self._bounded.activate(out + self._bias) for out in linear)
-        changed = clean - blurred
-        height, width = self._own_output()
-        own = (slice(top, top + height), slice(side, side + width))
-        strided = (
-            slice(top // down, top // down + math.ceil(height / down)),
-            slice(side // across, side // across + math.ceil(width / across)),
-        )
-        # The linear part, blurred on a torus or by zeros and not cropped, keeps its sum: what it loses it loses here.
-        padding = (seen.clean - seen.blurred)[..., *own].mean((2, 3))
-        stride = (linear[0] - linear[1])[..., *strided].mean((2, 3)) - padding
-        total = changed[..., *strided].mean((2, 3))
-        parts = (padding, stride, total - stride - padding)
-        return Local(
-            change=norms(changed),
-            output=norms(clean[..., *strided]),
-            image=norms(self._maps),
-            difference=norms(seen.difference),
-            linear=norms(self._full),
-            parts={
-                name: (part * total).sum(1, dtype=torch.float64).numpy()
-                for name, part in zip(PARTS, parts, strict=True)
-            },
-        )
+        """Blur the maps such that blur and layer commute, and measure."""
+        change, difference = self._uncropped(kernel) if self._extension == "uncropped" else self._circular(kernel)
+        return Local(change, self._output, self._image, difference, self._linear)
 
-    def _own_output(self) -> tuple[int, int]:
-        """Rows and columns of the layer's own un-strided output."""
-        (height, width), (rows, columns) = self._layer.padded, self._layer.reach
-        return height - rows, width - columns
+    def parts(self, kernel: Kernel) -> dict[str, Each]:
+        """What padding, stride and nonlinearity add to the change after global average pooling.
+
+        The maps are blurred on a torus, where pooling an un-strided linear map on that torus would leave no change.
+
+        Returns:
+            Of each part its scalar product with the whole change: these add up to the whole's square.
+        """
+        (down, across), bias = self._layer.stride, self._bias[:, None, None]
+        linear = [self._convolve(self._padded(maps)) for maps in (self._maps, self._on_torus(kernel))]
+        strided = [out[..., ::down, ::across] for out in linear]
+        padding, stride = (_pooled(clean - blurred) for clean, blurred in (linear, strided))
+        total = _pooled(self._activate(strided[0] + bias) - self._activate(strided[1] + bias))
+        parts = dict(zip(PARTS, (padding, stride - padding, total - stride), strict=True))
+        return {name: (part * total).sum(1).double().numpy() for name, part in parts.items()}
+
+    def _uncropped(self, kernel: Kernel) -> tuple[Each, Each]:
+        """Zeros around the maps, and all of the blur kept: the changes of output and input."""
+        margin = [math.ceil((n // 2) / step) * step for n, step in zip(kernel.shape, self._layer.stride, strict=True)]
+        blurred = blur_uncropped(self._maps, kernel, (margin[0], margin[1]))
+        changed = self._outputs(blurred) - self._silent
+        places = [self._overlap(axis, margin[axis], changed.shape[2 + axis]) for axis in (0, 1)]
+        (rows, clean_rows), (columns, clean_columns) = places
+        changed[..., rows, columns] -= self._clean[..., clean_rows, clean_columns]
+        height, width = self._maps.shape[-2:]
+        blurred[..., margin[0] : margin[0] + height, margin[1] : margin[1] + width] -= self._maps
+        return norms(changed), norms(blurred)
+
+    def _phase(self) -> tuple[int, int]:
+        """First row and column of all of the linear part that the stride meets."""
+        (top, _, left, _), (rows, columns), (down, across) = self._layer.padding, self._layer.reach, self._layer.stride
+        return (rows - top) % down, (columns - left) % across
+
+    def _overlap(self, axis: int, margin: int, outputs: int) -> tuple[slice, slice]:
+        """Where the outputs on maps with a margin see the clean ones, and which these are.
+
+        Output j on the larger maps is number start + j stride of all of the linear part.
+        """
+        reach, stride = self._layer.reach[axis], self._layer.stride[axis]
+        start = reach - self._layer.padding[2 * axis] - margin
+        known = self._maps.shape[2 + axis] + reach
+        first, stop = max(0, math.ceil(-start / stride)), min(outputs, (known - 1 - start) // stride + 1)
+        skipped = (start - self._phase()[axis]) // stride
+        return slice(first, stop), slice(first + skipped, stop + skipped)
+
+    def _circular(self, kernel: Kernel) -> tuple[Each, Each]:
+        """On the maps' own torus: the changes of output and input."""
+        blurred = self._on_torus(kernel)
+        return norms(self._outputs(self._maps) - self._outputs(blurred)), norms(self._maps - blurred)
+
+    def _on_torus(self, kernel: Kernel) -> Maps:
+        height, width = self._maps.shape[-2:]
+        transfer = torch.from_numpy(kernel.spectrum(height, width)[:, : width // 2 + 1]).to(torch.complex64)
+        blurred = torch.fft.irfft2(torch.fft.rfft2(self._maps) * transfer, (height, width))
+        return Tensor.contiguous(blurred, memory_format=torch.channels_last)
+
+    def _outputs(self, maps: Maps) -> Maps:
+        """The layer on maps of any size."""
+        (top, bottom, left, right), mode = self._layer.padding, self._layer.mode
+        is_even = mode == "zeros" and top == bottom and left == right
+        padded, padding = (maps, (top, left)) if is_even else (self._padded(maps), (0, 0))
+        settings = (self._bias, self._layer.stride, padding, self._layer.dilation, self._layer.groups)
+        return self._activate(F.conv2d(padded, self._weights, *settings))
 
     def _convolve(self, maps: Maps) -> Maps:
+        """Un-strided and without bias or padding."""
         return F.conv2d(maps, self._weights, dilation=self._layer.dilation, groups=self._layer.groups)
 
     def _linear_of_all(self) -> Maps:
@@ -165,28 +191,15 @@ class Convolved:
         mode = "constant" if self._layer.mode == "zeros" else self._layer.mode
         return F.pad(maps, (left, right, top, bottom), mode=mode)
 
-    def _uncropped(self, kernel: Kernel) -> _Seen:
-        """Zeros around the maps, and all of the blur kept."""
-        (high, wide), (down, across) = (n // 2 for n in kernel.shape), self._layer.stride
-        margin = math.ceil(high / down) * down, math.ceil(wide / across) * across
-        blurred = blur_uncropped(self._maps, kernel, margin)
-        (top, bottom, left, right), (rows, columns) = self._layer.padding, self._layer.reach
-        # The blurred maps are convolved anew; the clean ones beyond their edge are zeros, so their output is known.
-        places = (left - columns, right - columns, top - rows, bottom - rows)
-        beyond = (margin[1], margin[1], margin[0], margin[0])
-        clean = F.pad(self._full, tuple(a + b for a, b in zip(places, beyond, strict=True)))
-        return _Seen(F.pad(self._maps, beyond) - blurred, clean, self._convolve(self._padded(blurred)), margin)
 
-    def _circular(self, kernel: Kernel) -> _Seen:
-        """On the maps' own torus."""
-        height, width = self._maps.shape[-2:]
-        transfer = torch.from_numpy(kernel.spectrum(height, width)[:, : width // 2 + 1])
-        blurred = torch.fft.irfft2(torch.fft.rfft2(self._maps) * transfer, (height, width)).to(self._maps)
-        clean, other = (self._convolve(self._padded(maps)) for maps in (self._maps, blurred))
-        return _Seen(self._maps - blurred, clean, other, (0, 0))
-
-
-def norms(maps: Float[Tensor, "_ *_"]) -> Each:
+def norms(maps: Float[Tensor, "images ..."]) -> Each:
     """Over channels and pixels; BLAS adds up in pieces, so that single precision suffices."""
     flat = (maps.permute(0, 2, 3, 1) if maps.dim() == 4 else maps).flatten(1)  # channels are last in memory
     return np.array([float(torch.dot(one, one)) for one in flat]) ** 0.5
+
+
+def _pooled(maps: Maps) -> Float[Tensor, "images channels"]:
+    """Global averages, as a product of matrices: torch's own mean is slow with channels last."""
+    count, channels, height, width = maps.shape
+    last = maps.permute(0, 2, 3, 1).reshape(count, height * width, channels)
+    return torch.bmm(last.new_full((count, 1, height * width), 1 / (height * width)), last)[:, 0]

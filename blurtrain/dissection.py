@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64
 
 from blurtrain import decision
 from blurtrain.anatomy import Anatomy, Subject
@@ -32,7 +32,7 @@ Values = dict[str, Any]
 
 def described(subject: Subject, found: Anatomy, seen: Measured) -> Values:
     """All of it but where it came from."""
-    blurs, flips = range(len(subject.views)), _flips(subject, seen)
+    flips = _flips(subject, seen)
     constants = [Blur(family, strength, _angle(family)) for family, some in STRENGTHS.items() for strength in some]
     return {
         "network": subject.backbone.name,
@@ -46,13 +46,7 @@ def described(subject: Subject, found: Anatomy, seen: Measured) -> Values:
             _layer(subject, found, seen, flips, depth, convolution)
             for depth, convolution in enumerate(found.convolutions)
         ],
-        "features": {
-            "propagated": [
-                _propagated(view, seen.feature_errors[blur], flips, blur, None)
-                for blur, view in enumerate(subject.views)
-            ],
-            **_cumulative(found, found.trace.output),
-        },
+        "features": _features(subject, found, seen, flips),
         "stages": [
             {
                 "name": stage.name,
@@ -63,7 +57,7 @@ def described(subject: Subject, found: Anatomy, seen: Measured) -> Values:
             }
             for stage in found.stages
         ],
-        "decision": [_decided(subject, seen, blur) for blur in blurs],
+        "decision": [_decided(subject, seen, blur) for blur in range(len(subject.views))],
         "violations": _violations(seen),
         "no_bound": len(found.convolutions) - len(found.bounded),
     }
@@ -120,6 +114,27 @@ def _flips(subject: Subject, seen: Measured) -> Mapping[str, Bool[np.ndarray, "b
     }
 
 
+def _features(
+    subject: Subject, found: Anatomy, seen: Measured, flips: Mapping[str, Bool[np.ndarray, "blurs images"]]
+) -> Values:
+    """What becomes of the errors at the end of the network."""
+    cumulative, sizes = _cumulative(found, found.trace.output), np.linalg.norm(seen.features[0], axis=1)
+    propagated = [
+        _propagated(view, seen.feature_errors[blur], flips, blur, _product(cumulative, seen.images[blur], sizes))
+        for blur, view in enumerate(subject.views)
+    ]
+    return {"propagated": propagated, **cumulative}
+
+
+def _product(
+    cumulative: Values, distances: Float64[np.ndarray, " images"], sizes: Float[np.ndarray, " images"]
+) -> float | None:
+    """The relative error that the product of Lipschitz constants allows, in the median."""
+    if cumulative["cumulative"] is None:
+        return None
+    return quantiles(ratio(cumulative["cumulative"] * distances, sizes.astype(np.float64)))["q50"]
+
+
 def _layer(
     subject: Subject,
     found: Anatomy,
@@ -129,11 +144,13 @@ def _layer(
     convolution: Convolution,
 ) -> Values:
     cumulative = _cumulative(found, convolution.last)
-    promised = np.nan if cumulative["cumulative"] is None else cumulative["cumulative"]
-    propagated = []
-    for blur, view in enumerate(subject.views):
-        product = ratio(promised * seen.images[blur], seen.outputs[depth])
-        propagated.append(_propagated(view, seen.errors[depth, blur], flips, blur, quantiles(product)["q50"]))
+    propagated = [
+        _propagated(
+            *(view, seen.errors[depth, blur], flips, blur),
+            _product(cumulative, seen.images[blur], seen.outputs[depth]),
+        )
+        for blur, view in enumerate(subject.views)
+    ]
     return {
         "depth": depth + 1,
         **_shape(found, depth, convolution),
@@ -173,6 +190,8 @@ def _norms(found: Anatomy, depth: int, convolution: Convolution) -> Values:
 def _cumulative(found: Anatomy, node: int) -> Values:
     """The Lipschitz constant from the image to a node."""
     stage = found.stages[node]
+    if stage.cumulative is not None and not np.isfinite(stage.cumulative):
+        return {"cumulative": None, "no_cumulative": "it is beyond 10^308"}
     return {"cumulative": stage.cumulative, "no_cumulative": stage.no_cumulative or None}
 
 
@@ -184,7 +203,13 @@ def _local(found: Anatomy, seen: Measured, depth: int, blur: int, view: Blur) ->
     bounds = {}
     for name in NAMES:
         bound, measured = found.promised[depth, view][name], seen.ratios[name][depth, blur]
-        bounds[name] = {"constant": bound.constant, **_mean_and_largest(measured), "reason": bound.reason or None}
+        allowed = quantiles(ratio(seen.local[depth, blur], measured))["q50"]
+        bounds[name] = {
+            "constant": bound.constant,
+            **_mean_and_largest(measured),
+            "relative": allowed,  # to the layer's output
+            "reason": bound.reason or None,
+        }
     parts = seen.parts[depth, blur]
     total = float(parts.sum())
     shares = {name: float(part / total) for name, part in zip(PARTS, parts, strict=True)} if total > 0 else None

@@ -240,6 +240,8 @@ def survey(
     geometry: Geometry,
     cache: Path | Literal[False],
     extra_tests: Mapping[str, str] | None = None,
+    *,
+    trained: bool = True,
 ) -> Survey:
     """Look at images without decoding or storing any.
 
@@ -247,7 +249,7 @@ def survey(
         DataError: If the source cannot be used.
         StoreError: If the store cannot be read.
     """
-    whole = reduced(open_source(config, extra_tests), geometry)
+    whole = reduced(open_source(config, extra_tests, trained=trained), geometry)
     bad: Bad = {}
     ids = keys_of(whole, bad)
     source = _without(whole, bad, "skip")
@@ -259,7 +261,8 @@ def survey(
         if not unread.all():
             ids[~unread] = contents(table, ids[~unread])
     loaded = _image_set(config, geometry, whole, source, bad, ids, sizes, DecodedPixels(source, geometry))
-    _require_trained_classes(loaded, len(bad))
+    if trained:
+        _require_trained_classes(loaded, len(bad))
     return Survey(loaded, np.flatnonzero(unread))
 
 

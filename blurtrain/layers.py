@@ -126,8 +126,7 @@ def _make(config: Config, folder: Path, subject: "Subject", seen: Mapping[str, s
     result["finding"] = layer_report.finding(result)
     write_text(folder / TABLE, layer_tables.layers_text(result))
     write_text(folder / STAGES, layer_tables.stages_text(result))
-    layer_pictures.pictures(folder / "figures", result)
-    tensorboard.write_layers(folder, result)
+    tensorboard.write_layers(folder, result, layer_pictures.pictures(folder / "figures", result))
     runs.finish(folder, result, RESULT)
 
 

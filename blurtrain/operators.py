@@ -120,7 +120,8 @@ def effort(layer: Layer) -> float:
     height, width = layer.torus
     points = (height if rows > 1 else 1) * (width // 2 + 1 if columns > 1 else 1)
     size, inner = sorted((outputs // layer.groups, inputs))
-    return 8.0 * points * layer.groups * size**2 * (inner + (_steps(size) - 1) * size + rows * columns)
+    each = size**2 * (inner + (_steps(size) - 1) * size + rows * columns)
+    return float(8 * points * layer.groups * each)
 
 
 def gains(layer: Layer) -> Gains:

@@ -59,7 +59,7 @@ LADDER = [
     *("class_folders", "mce", "answers", "own_head"),
     *("preparation", "training", "controls", "sensitivity", "choosing", "exhibits"),
     *("layer_tables", "layer_words", "layer_report", "layer_pictures"),
-    *("needs", "forecast", "experiment", "previews", "anatomy", "dissection", "layers", "pretrain", "cli"),
+    *("anatomy", "dissection", "needs", "forecast", "experiment", "layers", "previews", "pretrain", "cli"),
 ]
 OUTSIDE = ["__init__", "__main__"]  # names for users: they stand on top
 MOST_LINES = 400
