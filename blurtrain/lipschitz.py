@@ -72,6 +72,8 @@ def _largest(tensor: Tensor) -> float:
 def _norm(matrix: Tensor) -> float:
     """The largest singular value, as the root of the smaller Gram matrix's largest eigenvalue."""
     matrix = matrix.detach().double()
+    if not matrix.isfinite().all():
+        return math.inf
     gram = matrix @ matrix.T if len(matrix) < matrix.shape[1] else matrix.T @ matrix
     return math.sqrt(max(float(torch.linalg.eigvalsh(gram)[-1]), 0.0)) * ROUNDING
 
@@ -162,12 +164,12 @@ def _along(node: Node, name: str, axis: int) -> int:
 
 def _max_pool(node: Node) -> Constant:
     """|max a - max b| <= |a - b| in each window, and a pixel counts in every window that it is in."""
-    return math.prod(_multiplicity(np.concatenate(_windows(node, axis))) for axis in (-2, -1))
+    return math.sqrt(math.prod(_multiplicity(np.concatenate(_windows(node, axis))) for axis in (-2, -1)))
 
 
-def _multiplicity(pixels: np.ndarray) -> float:
-    """The root of how often the most frequent pixel occurs."""
-    return math.sqrt(np.bincount(pixels).max())
+def _multiplicity(pixels: np.ndarray) -> int:
+    """How often the most frequent pixel occurs."""
+    return int(np.bincount(pixels).max())
 
 
 def _average_pool(node: Node) -> Constant:
@@ -202,11 +204,11 @@ def _mean(node: Node) -> Constant:
 def _reflected(node: Node) -> Constant:
     """The root of how often the most frequent pixel is repeated, along each axis."""
     mode: Literal["reflect", "edge"] = "reflect" if node.op.startswith("reflection") else "edge"
-    padding, constant = node.arguments["padding"], 1.0
+    padding, most = node.arguments["padding"], 1
     for place in range(len(padding) // 2):  # the last axis first
         pixels = np.arange(node.input_shapes[0][-1 - place])
-        constant *= _multiplicity(np.pad(pixels, tuple(padding[2 * place : 2 * place + 2]), mode=mode))
-    return constant
+        most *= _multiplicity(np.pad(pixels, tuple(padding[2 * place : 2 * place + 2]), mode=mode))
+    return math.sqrt(most)
 
 
 def _moved(node: Node) -> Constant:

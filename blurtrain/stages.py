@@ -1,6 +1,7 @@
 """The stages of a network, what their Lipschitz constants come to from its input on, and its convolutions."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,84 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from blurtrain.errors import BackboneError
-from blurtrain.lipschitz import UNKNOWN, constant_of, is_fixed, kind_of, no_convolution, scale_of
-from blurtrain.tracing import CONV2D, Node, Trace, paths
+from blurtrain.lipschitz import JOINS, UNKNOWN, Constant, constant_of, is_fixed, kind_of, no_convolution, scale_of
+from blurtrain.tracing import CONV2D, INPUT, Node, Trace, paths
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One operation of a network.
+
+    Args:
+        node: That does it.
+        name: Its module, with the operation if that has parts, and which use of it.
+        kind: Of operation.
+        constant: The Lipschitz constant in each of its inputs; None where none is known.
+        no_bound: Why there is none.
+        cumulative: The Lipschitz constant of all from the network's input to its output: it multiplies along a path,
+            adds where paths add, and is the root of the sum of squares where they are joined side by side.
+        no_cumulative: Why there is none: the first stage without a constant.
+    """
+
+    node: Node
+    name: str
+    kind: str
+    constant: float | None
+    no_bound: str
+    cumulative: float | None
+    no_cumulative: str
+
+
+def stages(trace: Trace, network: nn.Module, norms: Mapping[int, float]) -> list[Stage]:
+    """Every stage of a network in the order in which they ran.
+
+    Args:
+        trace: Of the network.
+        network: In eval mode.
+        norms: By node of a convolution: no less than its norm, with the batch norm that `convolutions` folds into it.
+            That batch norm then counts there, and has constant 1 itself.
+
+    Raises:
+        BackboneError: If an operation has weights that are not finite numbers.
+    """
+    modules = _modules(network)
+    folded = {norm.index for node, norm in _norms(trace) if node.index in norms}
+    found: list[Stage] = []
+    totals: dict[int, Constant] = {INPUT: 1.0}
+    for node in trace.nodes:
+        name = name_of(node, modules)
+        constant = 1.0 if node.index in folded else norms.get(node.index, _constant(trace, node, modules))
+        if isinstance(constant, float) and not math.isfinite(constant):
+            raise BackboneError(f"{name} has weights that are not finite numbers: give others")
+        totals[node.index] = _total(node, name, constant, totals)
+        found.append(Stage(node, name, kind_of(node), *_split(constant), *_split(totals[node.index])))
+    return found
+
+
+def _constant(trace: Trace, node: Node, modules: Mapping[str, nn.Module]) -> Constant:
+    if node.op == CONV2D:
+        return "its norm is not given"
+    for source, pick in zip(node.inputs, node.picks, strict=True):
+        if pick and kind_of(trace.nodes[source]) != "rearrangement":  # the places of maxima, for instance
+            return f"it takes another output of {name_of(trace.nodes[source], modules)} than the first"
+    return constant_of(node)
+
+
+def _total(node: Node, name: str, constant: Constant, totals: Mapping[int, Constant]) -> Constant:
+    """The constant from the network's input to a node's output."""
+    before: list[float] = []
+    for total in (totals[source] for source in node.inputs):
+        if isinstance(total, str):
+            return total
+        before.append(total)
+    if isinstance(constant, str):
+        return f"{name}: {constant}"
+    return constant * (math.hypot(*before) if node.op in JOINS else sum(before))
+
+
+def _split(constant: Constant) -> tuple[float | None, str]:
+    return (None, constant) if isinstance(constant, str) else (constant, "")
+
 
 # The convolutions
 
@@ -91,7 +168,7 @@ def convolutions(trace: Trace, network: nn.Module) -> list[Convolution]:
     Raises:
         BackboneError: If there is none, or one has weights that are not finite numbers.
     """
-    modules = {path: module for module, path in paths(network).items()}
+    modules = _modules(network)
     found = [_convolution(trace, node, modules) for node in trace.nodes if "conv" in node.op]
     if not found:
         raise BackboneError("the network has no convolution, so there is nothing to state")
@@ -106,8 +183,7 @@ def _convolution(trace: Trace, node: Node, modules: Mapping[str, nn.Module]) -> 
     module = modules[node.path]
     if node.op != CONV2D or not isinstance(module, nn.Conv2d):
         return Convolution(node.index, name, node.index, size, no_convolution(node))
-    follower = _follower(trace, node)
-    norm = follower if follower is not None and follower.op == "batch_norm" and is_fixed(follower) else None
+    norm = _norm(trace, node)
     last = norm or node
     follower = _follower(trace, last)
     activation, no_bound = None, ""
@@ -119,6 +195,24 @@ def _convolution(trace: Trace, node: Node, modules: Mapping[str, nn.Module]) -> 
         elif kind == "activation" or (kind == UNKNOWN and follower.is_pointwise):
             no_bound = f"the activation {follower.op} has no known Lipschitz constant"
     return Convolution(node.index, name, last.index, size, no_bound, module, norm, activation, padding_of(module))
+
+
+def _modules(network: nn.Module) -> dict[str, nn.Module]:
+    return {path: module for module, path in paths(network).items()}
+
+
+def _norms(trace: Trace) -> Iterator[tuple[Node, Node]]:
+    """The convolutions with a batch norm that can be folded."""
+    for node in trace.nodes:
+        norm = _norm(trace, node)
+        if node.op == CONV2D and norm is not None:
+            yield node, norm
+
+
+def _norm(trace: Trace, convolution: Node) -> Node | None:
+    """The batch norm in eval mode that alone sees a convolution's output."""
+    follower = _follower(trace, convolution)
+    return follower if follower is not None and follower.op == "batch_norm" and is_fixed(follower) else None
 
 
 def _follower(trace: Trace, node: Node) -> Node | None:
@@ -141,8 +235,6 @@ def padding_of(module: nn.Conv2d) -> tuple[int, int, int, int]:
 def name_of(node: Node, modules: Mapping[str, nn.Module]) -> str:
     """What a stage is called: its module, with the operation if the module has parts, and which use of it."""
     module = modules[node.path]
-    has_parts = next(module.children(), None) is not None
-    names = [node.path] if node.path else []
-    if has_parts or not node.path:
-        names.append(node.op)
-    return " ".join(names) + (f" (use {node.use + 1})" if node.use else "")
+    is_whole = next(module.children(), None) is None and kind_of(node) != "rearrangement"
+    name = node.path if node.path and is_whole else f"{node.path} {node.op}".lstrip()
+    return name + (f" (use {node.use + 1})" if node.use else "")

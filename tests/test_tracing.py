@@ -1,0 +1,334 @@
+"""What a pass is recorded as: against the values themselves, which every node must reproduce."""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from blurtrain import backbones
+from blurtrain.backbones import FrozenBackbone
+from blurtrain.config import BackboneConfig
+from blurtrain.errors import BackboneError
+from blurtrain.tracing import CONV2D, INPUT, STALE, Node, Trace, trace, watch
+from tests.conftest import SIDE
+from tests.test_families import LAST, SIDES
+
+FAMILIES = ["glyphnet", *LAST]
+
+
+@cache
+def frozen(name: str) -> FrozenBackbone:
+    """A backbone with random weights whose batch norms do something."""
+    weights = "embedded" if name == "glyphnet" else "none"
+    backbone = backbones.load(BackboneConfig(name=name, weights=weights))
+    generator = torch.Generator().manual_seed(0)
+    for module in backbone.network.modules():
+        if isinstance(module, nn.BatchNorm2d) and weights == "none":
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            for tensor in (module.running_var, module.weight.data):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+    return backbone
+
+
+def images_for(name: str, count: int = 1) -> Tensor:
+    side = SIDES.get(name, SIDE)
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def random_images(count: int = 1, channels: int = 4, side: int = 6) -> Tensor:
+    return torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(2))
+
+
+class Does(nn.Module):
+    """A network with parts that computes what it is told."""
+
+    def __init__(self, compute: Callable[..., Tensor], **parts: nn.Module) -> None:
+        super().__init__()
+        self.compute = compute
+        for name, part in parts.items():
+            self.add_module(name, part)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What it was told."""
+        return self.compute(x, **dict(self.named_children()))
+
+
+def traced(compute: Callable[..., Tensor], **parts: nn.Module) -> tuple[Does, Trace]:
+    network = Does(compute, **parts)
+    return network, trace(network, random_images())
+
+
+def ops(found: Trace) -> list[str]:
+    return [node.op for node in found.nodes]
+
+
+def assert_nodes_give_what_was_seen(network: nn.Module, images: Tensor, found: Trace) -> None:
+    """Each node, run alone, gives the output that the network had there, from what the nodes before it gave."""
+    outputs = {INPUT: images.clone()}
+
+    def check(node: Node, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert tuple(tuple(tensor.shape) for tensor in inputs) == node.input_shapes
+        for source, pick, tensor in zip(node.inputs, node.picks, inputs, strict=True):
+            if pick == 0 and node.op != STALE:
+                assert torch.equal(outputs[source], tensor), node
+        if node.function is not None:
+            assert torch.equal(node.run(*inputs), output), node
+        outputs[node.index] = output.clone()
+
+    at = {node.index: lambda inputs, output, node=node: check(node, inputs, output) for node in found.nodes}
+    result = watch(network, images, found, at)
+    assert len(outputs) == len(found.nodes) + 1
+    assert torch.equal(outputs[found.output], result)
+    with torch.no_grad():
+        assert torch.equal(network(images), result)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_nodes_of_every_family_give_what_was_seen(name: str) -> None:
+    backbone, images = frozen(name), images_for(name)
+    found = trace(backbone, images)
+    assert_nodes_give_what_was_seen(backbone, images, found)
+    assert STALE not in ops(found)
+    assert all(-1 <= source < node.index for node in found.nodes for source in node.inputs)
+    assert [node.op for node in found.nodes[:2]] == ["sub", "div"]  # the normalisation
+
+
+def residual(x: Tensor, conv: nn.Module) -> Tensor:
+    y = conv(x)
+    y += x
+    return y.relu_() + x.relu()
+
+
+def dense(x: Tensor, conv: nn.Module) -> Tensor:
+    return torch.cat([x, conv(x), x], 1)
+
+
+def split(x: Tensor, conv: nn.Module) -> Tensor:
+    first, second, third = (x * 1).split([1, 2, 1], 1)
+    second.mul_(3)
+    return torch.cat([third, second, first], 1) * conv(x)
+
+
+def gate(x: Tensor, conv: nn.Module) -> Tensor:
+    return x * conv(x.mean((2, 3), keepdim=True)).sigmoid()
+
+
+def pads_by_hand(x: Tensor, conv: nn.Module) -> Tensor:
+    return conv(F.pad(x, (1, 1, 2, 0), mode="circular"))
+
+
+def uses_maxima(x: Tensor, conv: nn.Module) -> Tensor:
+    values, places = F.max_pool2d(conv(x), 2, return_indices=True)
+    return F.max_unpool2d(values, places, 2)
+
+
+def writes_into_a_constant(x: Tensor, conv: nn.Module) -> Tensor:
+    whole = torch.ones(1, 8, 6, 6)
+    whole[:, 4:].mul_(conv(x))
+    return whole.relu()
+
+
+def changes_its_input(x: Tensor, conv: nn.Module) -> Tensor:
+    return conv(x.clamp_(0, 1)) + x
+
+
+BY_HAND = (residual, dense, split, gate, pads_by_hand, uses_maxima, writes_into_a_constant, changes_its_input)
+
+
+@pytest.mark.parametrize("compute", BY_HAND, ids=lambda compute: str(compute.__name__))
+def test_nodes_of_a_network_by_hand_give_what_was_seen(compute: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    network, found = traced(compute, conv=nn.Conv2d(4, 4, 1))
+    assert_nodes_give_what_was_seen(network, random_images(), found)
+
+
+def test_an_operation_in_place_follows_its_tensor() -> None:
+    _, found = traced(residual, conv=nn.Conv2d(4, 4, 1))
+    assert ops(found) == [CONV2D, "add", "relu", "relu", "add"]
+    assert [node.inputs for node in found.nodes] == [(-1,), (0, -1), (1,), (-1,), (2, 3)]
+    assert found.output == 4
+    assert [found.consumers(i) for i in range(-1, 5)] == [(0, 1, 3), (1,), (2,), (4,), (4,), ()]
+
+
+def test_parts_of_a_split_are_told_apart() -> None:
+    _, found = traced(split, conv=nn.Conv2d(4, 4, 1))
+    (parts,) = (node for node in found.nodes if node.op == "split_with_sizes")
+    (joined,) = (node for node in found.nodes if node.op == "cat")
+    assert [pick for source, pick in zip(joined.inputs, joined.picks, strict=True)] != [2, 1, 0]
+    # The others share memory with the part that was changed: what they are is not known any more.
+    assert [found.nodes[source].op for source in joined.inputs] == [STALE, "mul", STALE]
+    assert all(found.nodes[source].inputs == (parts.index,) for source in joined.inputs)
+
+
+def test_a_tensor_changed_through_a_view_is_not_what_it_was() -> None:
+    def compute(x: Tensor) -> Tensor:
+        y = x * 2
+        y[:, 0].mul_(100)
+        return y + 0
+
+    _, found = traced(compute)
+    assert ops(found) == ["mul", "select", "mul", STALE, "add"]
+    assert found.nodes[-1].inputs == (3,)
+
+
+def test_a_constant_written_into_is_one_no_more() -> None:
+    _, found = traced(writes_into_a_constant, conv=nn.Conv2d(4, 4, 1))
+    assert ops(found) == [CONV2D, "mul", STALE, "relu"]
+    assert torch.equal(found.nodes[1].arguments["self"], torch.ones(1, 4, 6, 6))  # as it was
+
+
+def test_the_places_of_maxima_are_another_output() -> None:
+    _, found = traced(uses_maxima, conv=nn.Conv2d(4, 4, 1))
+    assert found.nodes[-1].inputs == (1, 1)
+    assert found.nodes[-1].picks == (0, 1)
+
+
+def test_constants_are_no_nodes() -> None:
+    def compute(x: Tensor) -> Tensor:
+        return x * torch.linspace(0, 1, 6).exp() + torch.zeros_like(x).add_(3)
+
+    _, found = traced(compute)
+    assert ops(found) == ["mul", "add"]
+
+
+def test_a_shared_module_is_counted() -> None:
+    _, found = traced(lambda x, conv, act: act(conv(act(conv(x)))), conv=nn.Conv2d(4, 4, 1), act=nn.ReLU())
+    assert [(node.path, node.use) for node in found.nodes] == [("conv", 0), ("act", 0), ("conv", 1), ("act", 1)]
+
+
+def test_names_are_those_of_the_wrapped_network() -> None:
+    found = trace(frozen("squeezenet1_1"), images_for("squeezenet1_1"))
+    assert [node.path for node in found.nodes[:4]] == ["", "", "features.0", "features.1"]
+    assert found.nodes[5].path == "features.3.squeeze"
+
+
+def test_a_convolution_called_by_keyword_is_one_node() -> None:
+    network, found = traced(lambda x, conv: conv(input=x), conv=nn.Conv2d(4, 2, 3, padding=1, padding_mode="reflect"))
+    assert ops(found) == [CONV2D]
+    assert_nodes_give_what_was_seen(network, random_images(), found)
+
+
+class Standardised(nn.Conv2d):
+    """Its weights have no mean (Qiao et al. 2019)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve with other weights."""
+        return F.conv2d(input, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
+class Bare(nn.Conv2d):
+    """A subclass that computes nothing else."""
+
+
+def test_only_what_convolves_with_its_own_weights_is_a_convolution() -> None:
+    kinds: dict[str, nn.Module] = {
+        CONV2D: Bare(4, 2, 3),
+        "convolution": Standardised(4, 2, 3),
+    }
+    for op, conv in kinds.items():
+        _, found = traced(lambda x, conv: conv(x), conv=conv)
+        assert ops(found) == [op]
+        assert found.nodes[0].path == "conv"
+
+
+def test_a_parametrised_convolution_is_one_node() -> None:
+    conv = parametrizations.weight_norm(nn.Conv2d(4, 2, 3))
+    network, found = traced(lambda x, conv: conv(x), conv=conv)
+    assert ops(found) == [CONV2D]
+    assert_nodes_give_what_was_seen(network, random_images(), found)
+
+
+def test_a_hook_of_others_is_no_part_of_the_convolution() -> None:
+    conv = nn.Conv2d(4, 2, 3)
+    conv.register_forward_hook(lambda _, inputs, output: output * 2)
+    _, found = traced(lambda x, conv: conv(x), conv=conv)
+    assert ops(found) == [CONV2D, "mul"]
+
+
+def test_tracing_leaves_no_trace() -> None:
+    network, images = Does(changes_its_input, conv=nn.Conv2d(4, 4, 1)), random_images()
+    before = images.clone()
+    watch(network, images, trace(network, images), {})
+    assert torch.equal(images, before)
+    for module in network.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+
+
+def test_a_batch_is_watched_with_the_trace_of_one() -> None:
+    network, found = traced(residual, conv=nn.Conv2d(4, 4, 1))
+    shapes = []
+    output = watch(network, random_images(5), found, {0: lambda _, y: shapes.append(y.shape[0])})
+    assert shapes == [len(output)] == [5]
+
+
+def test_an_output_is_shown_before_it_is_changed() -> None:
+    network, found = traced(lambda x, conv: conv(x).relu_(), conv=nn.Conv2d(4, 4, 1))
+    seen: list[Tensor] = []
+    watch(network, random_images(), found, {i: lambda _, y: seen.append(y.clone()) for i in range(2)})
+    assert seen[0].min() < 0
+    assert torch.equal(seen[0].relu(), seen[1])
+
+
+def test_what_a_watcher_computes_is_not_recorded() -> None:
+    network, found = traced(residual, conv=nn.Conv2d(4, 4, 1))
+    at = {i: lambda inputs, output: (inputs[0] * 2, output.norm()) for i in range(len(found.nodes))}
+    watch(network, random_images(), found, at)
+
+
+# Errors
+
+
+def branching(x: Tensor) -> Tensor:
+    if x.mean() > 0:
+        return (x * 2).relu()
+    return (x * 2).sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("compute", "place"),
+    [
+        (branching, "sigmoid"),
+        (lambda x: x * 2 if x.max() > 0 else x, "its end"),
+        (lambda x: x if x.max() > 0 else x * 2, "mul"),
+    ],
+)
+def test_a_network_that_computes_otherwise_is_refused(compute: Callable[..., Tensor], place: str) -> None:
+    network = Does(compute)
+    images = torch.ones(1, 3, 4, 4)
+    with pytest.raises(BackboneError, match=f"otherwise than on the first image, at .*{place}.* nothing can be stated"):
+        watch(network, -images, trace(network, images), {})
+
+
+def test_train_mode_is_refused_by_name() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.BatchNorm2d(3))).eval()
+    network[1][0].train()
+    with pytest.raises(BackboneError, match=r"1\.0 is in train mode, in which no bound holds: call eval\(\) first"):
+        trace(network, torch.ones(1, 3, 4, 4))
+    with pytest.raises(BackboneError, match="the network is in train mode"):
+        trace(nn.ReLU(), torch.ones(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("compute", "message"),
+    [
+        (lambda x: (x, x), "the network gives tuple, not a tensor"),
+        (lambda x: torch.ones(3), "the network's output does not depend on its input"),
+    ],
+)
+def test_an_output_that_is_no_map_of_the_input_is_refused(compute: Callable[..., Tensor], message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
+        traced(compute)
+
+
+def test_what_was_changed_elsewhere_cannot_be_run() -> None:
+    _, found = traced(writes_into_a_constant, conv=nn.Conv2d(4, 4, 1))
+    with pytest.raises(ValueError, match="there is nothing to run in changed through a view"):
+        found.nodes[2].run(torch.ones(1))
