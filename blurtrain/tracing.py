@@ -262,25 +262,25 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._overwritten: dict[int, tuple[int, torch.UntypedStorage]] = {}
         self._frames = [("", 0)]
         self._uses: Counter[str] = Counter()
-        self._convolution: tuple[Tensor, ...] | None = None
+        self._convolution: list[Tensor] | None = None  # what the one that runs was given
 
     def enter(self, path: str, is_plain: bool) -> Callable[..., None]:
         """A hook that runs before a module; the operations in a plain convolution are not recorded."""
 
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> None:
+        def hook(_: nn.Module, inputs: tuple[object, ...], keywords: dict[str, object]) -> None:
             self._frames.append((path, self._uses[path]))
             self._uses[path] += 1
             if is_plain:
-                self._convolution = (*inputs, *keywords.values())
+                self._convolution = _tensors([*inputs, *keywords.values()])
 
         return hook
 
     def leave(self, is_plain: bool) -> Callable[..., None]:
         """A hook that runs after a module."""
 
-        def hook(module: nn.Module, _: object, output: Tensor) -> None:
+        def hook(module: nn.Module, _: object, output: object) -> None:
             operands = self._operands(self._convolution or ()) if is_plain else []
-            if operands:
+            if operands and isinstance(output, Tensor):
                 node = self._node(CONV2D, operands, {"input": Traced(0)}, module.forward, [(0, output)])
                 self._seen(node, (operands[0].tensor,), output)  # still inside, where nothing is recorded
             self._convolution = None if is_plain else self._convolution

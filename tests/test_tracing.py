@@ -1,7 +1,6 @@
 """What a pass is recorded as: against the values themselves, which every node must reproduce."""
 
 from collections.abc import Callable
-from functools import cache
 
 import pytest
 import torch
@@ -10,35 +9,10 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from blurtrain import backbones
-from blurtrain.backbones import FrozenBackbone
 from blurtrain.config import BackboneConfig
 from blurtrain.errors import BackboneError
 from blurtrain.tracing import CONV2D, INPUT, STALE, Node, Trace, trace, watch
 from tests.conftest import SIDE
-from tests.test_families import LAST, SIDES
-
-FAMILIES = ["glyphnet", *LAST]
-
-
-@cache
-def frozen(name: str) -> FrozenBackbone:
-    """A backbone with random weights whose batch norms do something."""
-    weights = "embedded" if name == "glyphnet" else "none"
-    backbone = backbones.load(BackboneConfig(name=name, weights=weights))
-    generator = torch.Generator().manual_seed(0)
-    for module in backbone.network.modules():
-        if isinstance(module, nn.BatchNorm2d) and weights == "none":
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            for tensor in (module.running_var, module.weight.data):
-                tensor.uniform_(0.5, 1.5, generator=generator)
-    return backbone
-
-
-def images_for(name: str, count: int = 1) -> Tensor:
-    side = SIDES.get(name, SIDE)
-    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
 def random_images(count: int = 1, channels: int = 4, side: int = 6) -> Tensor:
@@ -69,6 +43,10 @@ def ops(found: Trace) -> list[str]:
     return [node.op for node in found.nodes]
 
 
+def assert_same(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)  # fresh memory may hold anything
+
+
 def assert_nodes_give_what_was_seen(network: nn.Module, images: Tensor, found: Trace) -> None:
     """Each node, run alone, gives the output that the network had there, from what the nodes before it gave."""
     outputs = {INPUT: images.clone()}
@@ -77,9 +55,9 @@ def assert_nodes_give_what_was_seen(network: nn.Module, images: Tensor, found: T
         assert tuple(tuple(tensor.shape) for tensor in inputs) == node.input_shapes
         for source, pick, tensor in zip(node.inputs, node.picks, inputs, strict=True):
             if pick == 0 and node.op != STALE:
-                assert torch.equal(outputs[source], tensor), node
+                assert_same(tensor, outputs[source])
         if node.function is not None:
-            assert torch.equal(node.run(*inputs), output), node
+            assert_same(node.run(*inputs), output)
         outputs[node.index] = output.clone()
 
     at = {node.index: lambda inputs, output, node=node: check(node, inputs, output) for node in found.nodes}
@@ -88,16 +66,6 @@ def assert_nodes_give_what_was_seen(network: nn.Module, images: Tensor, found: T
     assert torch.equal(outputs[found.output], result)
     with torch.no_grad():
         assert torch.equal(network(images), result)
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_nodes_of_every_family_give_what_was_seen(name: str) -> None:
-    backbone, images = frozen(name), images_for(name)
-    found = trace(backbone, images)
-    assert_nodes_give_what_was_seen(backbone, images, found)
-    assert STALE not in ops(found)
-    assert all(-1 <= source < node.index for node in found.nodes for source in node.inputs)
-    assert [node.op for node in found.nodes[:2]] == ["sub", "div"]  # the normalisation
 
 
 def residual(x: Tensor, conv: nn.Module) -> Tensor:
@@ -204,9 +172,13 @@ def test_a_shared_module_is_counted() -> None:
 
 
 def test_names_are_those_of_the_wrapped_network() -> None:
-    found = trace(frozen("squeezenet1_1"), images_for("squeezenet1_1"))
-    assert [node.path for node in found.nodes[:4]] == ["", "", "features.0", "features.1"]
-    assert found.nodes[5].path == "features.3.squeeze"
+    found = trace(backbones.load(BackboneConfig(name="glyphnet")), torch.ones(1, 3, SIDE, SIDE))
+    assert [(node.op, node.path) for node in found.nodes[:4]] == [
+        ("sub", ""),
+        ("div", ""),
+        (CONV2D, "stem"),
+        ("batch_norm", "bn"),
+    ]
 
 
 def test_a_convolution_called_by_keyword_is_one_node() -> None:
