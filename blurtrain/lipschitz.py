@@ -29,7 +29,7 @@ Constant = float | str  # or the reason why there is none
 def _elu(node: Node) -> Constant:
     """exp(s x) has slope s at most below zero, and the rest is scaled."""
     alpha, scale, inner = (node.arguments[name] for name in ("alpha", "scale", "input_scale"))
-    return max(abs(scale), abs(alpha * scale * inner)) if inner >= 0 else "its slope has no limit"
+    return float(max(abs(scale), abs(alpha * scale * inner))) if inner >= 0 else "its slope has no limit"
 
 
 def _softplus(node: Node) -> Constant:

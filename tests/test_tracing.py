@@ -69,7 +69,7 @@ def assert_nodes_give_what_was_seen(network: nn.Module, images: Tensor, found: T
 
 
 def residual(x: Tensor, conv: nn.Module) -> Tensor:
-    y = conv(x)
+    y: Tensor = conv(x)
     y += x
     return y.relu_() + x.relu()
 
@@ -79,22 +79,25 @@ def dense(x: Tensor, conv: nn.Module) -> Tensor:
 
 
 def split(x: Tensor, conv: nn.Module) -> Tensor:
-    first, second, third = (x * 1).split([1, 2, 1], 1)
+    first, second, third = torch.split(x * 1, [1, 2, 1], 1)
     second.mul_(3)
-    return torch.cat([third, second, first], 1) * conv(x)
+    factor: Tensor = conv(x)
+    return torch.cat([third, second, first], 1) * factor
 
 
 def gate(x: Tensor, conv: nn.Module) -> Tensor:
-    return x * conv(x.mean((2, 3), keepdim=True)).sigmoid()
+    y: Tensor = conv(x.mean((2, 3), keepdim=True))
+    return x * y.sigmoid()
 
 
 def pads_by_hand(x: Tensor, conv: nn.Module) -> Tensor:
-    return conv(F.pad(x, (1, 1, 2, 0), mode="circular"))
+    y: Tensor = conv(F.pad(x, (1, 1, 2, 0), mode="circular"))
+    return y
 
 
 def uses_maxima(x: Tensor, conv: nn.Module) -> Tensor:
     values, places = F.max_pool2d(conv(x), 2, return_indices=True)
-    return F.max_unpool2d(values, places, 2)
+    return F.max_unpool2d(values, places, (2, 2))
 
 
 def writes_into_a_constant(x: Tensor, conv: nn.Module) -> Tensor:
@@ -104,7 +107,8 @@ def writes_into_a_constant(x: Tensor, conv: nn.Module) -> Tensor:
 
 
 def changes_its_input(x: Tensor, conv: nn.Module) -> Tensor:
-    return conv(x.clamp_(0, 1)) + x
+    y: Tensor = conv(x.clamp_(0, 1))
+    return y + x
 
 
 BY_HAND = (residual, dense, split, gate, pads_by_hand, uses_maxima, writes_into_a_constant, changes_its_input)
@@ -219,7 +223,7 @@ def test_a_parametrised_convolution_is_one_node() -> None:
 
 def test_a_hook_of_others_is_no_part_of_the_convolution() -> None:
     conv = nn.Conv2d(4, 2, 3)
-    conv.register_forward_hook(lambda _, inputs, output: output * 2)
+    conv.register_forward_hook(lambda *given: given[-1] * 2)
     _, found = traced(lambda x, conv: conv(x), conv=conv)
     assert ops(found) == [CONV2D, "mul"]
 
@@ -251,8 +255,11 @@ def test_an_output_is_shown_before_it_is_changed() -> None:
 
 def test_what_a_watcher_computes_is_not_recorded() -> None:
     network, found = traced(residual, conv=nn.Conv2d(4, 4, 1))
-    at = {i: lambda inputs, output: (inputs[0] * 2, output.norm()) for i in range(len(found.nodes))}
-    watch(network, random_images(), found, at)
+
+    def compute(inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert inputs[0].add(2).norm() + output.norm() > 0
+
+    watch(network, random_images(), found, dict.fromkeys(range(len(found.nodes)), compute))
 
 
 # Errors
@@ -280,8 +287,9 @@ def test_a_network_that_computes_otherwise_is_refused(compute: Callable[..., Ten
 
 
 def test_train_mode_is_refused_by_name() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.BatchNorm2d(3))).eval()
-    network[1][0].train()
+    norm = nn.BatchNorm2d(3)
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(norm)).eval()
+    norm.train()
     with pytest.raises(BackboneError, match=r"1\.0 is in train mode, in which no bound holds: call eval\(\) first"):
         trace(network, torch.ones(1, 3, 4, 4))
     with pytest.raises(BackboneError, match="the network is in train mode"):
@@ -292,7 +300,7 @@ def test_train_mode_is_refused_by_name() -> None:
     ("compute", "message"),
     [
         (lambda x: (x, x), "the network gives tuple, not a tensor"),
-        (lambda x: torch.ones(3), "the network's output does not depend on its input"),
+        (lambda _: torch.ones(3), "the network's output does not depend on its input"),
     ],
 )
 def test_an_output_that_is_no_map_of_the_input_is_refused(compute: Callable[..., Tensor], message: str) -> None:
