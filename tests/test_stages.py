@@ -138,6 +138,8 @@ def changed_through_a_view(x: Tensor) -> Tensor:
         (lambda x: x.half(), "_to_copy: it changes what its numbers are made of"),
         (lambda x: x.view(torch.int32).float(), "view: it changes what its numbers are made of"),
         (lambda x: torch.clamp(x, x.mean()), "clamp: it takes several of the network's own maps"),
+        (lambda x: torch.addmm(x[0, 0], torch.ones(6, 2), torch.ones(2, 6)), "addmm: it multiplies two"),
+        (lambda x: torch.clamp(x[:, :1], torch.zeros(1, 4, 1, 1)), "clamp: it repeats its input"),
         (lambda x: x.as_strided((2, 3, 3), (0, 3, 1)), "as_strided: it shows memory in another way"),
         (lambda x: F.local_response_norm(x, 2), "mul: it multiplies two of the network's own maps"),
         (lambda x: F.instance_norm(x), "batch_norm: it normalises by the statistics of each image"),
@@ -499,7 +501,7 @@ def test_padding_of_every_kind_is_told_in_pixels(keywords: dict[str, Any], expec
 
 
 def test_the_constant_of_the_activation_is_told() -> None:
-    (layer,) = layers_of(lambda x, first: F.leaky_relu_(first(x), 2.0), first=conv())
+    (layer,) = layers_of(lambda x, first: F.leaky_relu_(first(x), 2), first=conv())
     assert layer.lipschitz == 2
 
 
