@@ -29,7 +29,7 @@ Constant = float | str  # or the reason why there is none
 def _elu(node: Node) -> Constant:
     """exp(s x) has slope s at most below zero, and the rest is scaled."""
     alpha, scale, inner = (node.arguments[name] for name in ("alpha", "scale", "input_scale"))
-    return max(abs(scale), abs(alpha * scale * inner)) if inner >= 0 else "its slope has no limit"
+    return float(max(abs(scale), abs(alpha * scale * inner))) if inner >= 0 else "its slope has no limit"
 
 
 def _softplus(node: Node) -> Constant:
@@ -81,8 +81,6 @@ def _norm(matrix: Tensor) -> float:
 def _linear(node: Node) -> Constant:
     """The constant of x V + b is ||V||."""
     matrix = node.arguments["weight" if node.op == "linear" else "mat2"]
-    if not isinstance(matrix, Tensor) or len(node.inputs) != 1:
-        return GATE
     return _norm(matrix) * abs(float(node.arguments.get("alpha", 1)))
 
 
@@ -271,9 +269,15 @@ def constant_of(node: Node) -> Constant:
         return no_convolution(node)
     if node.op not in _RULES:
         return f"no Lipschitz constant of {node.op} is known"
-    if len(node.inputs) != 1 and node.op not in (*SUMS, *JOINS, "mul", "div"):
-        return GATE if _RULES[node.op][0] == "linear" else "it takes several of the network's own maps"
-    return _RULES[node.op][1](node)
+    kind, rule = _RULES[node.op]
+    if node.op not in (*SUMS, *JOINS, "mul", "div"):
+        first = "mat1" if node.op == "addmm" else next(iter(node.arguments))
+        if len(node.inputs) != 1 or not isinstance(node.arguments[first], Traced):
+            return GATE if kind == "linear" else "it takes several of the network's own maps"
+    if kind == "activation" and node.shape != node.input_shapes[0]:
+        return "it repeats its input"
+    constant = rule(node)
+    return constant if isinstance(constant, str) else float(constant)
 
 
 def kind_of(node: Node) -> str:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -95,10 +96,8 @@ class Node:
         if self.function is None:
             raise ValueError(f"there is nothing to run in {self.op}")
 
-        def given(value: object) -> object:
-            return inputs[value.position].clone() if isinstance(value, Traced) else value
-
-        return _tensors(self.function(**{name: _mapped(value, given) for name, value in self.arguments.items()}))[0]
+        call = _mapped_call(self.arguments, lambda v: inputs[v.position].clone() if isinstance(v, Traced) else v)
+        return _tensors(self.function(**call))[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,8 +212,8 @@ def _hooked(names: Mapping[nn.Module, str], recorder: "_Recorder") -> Iterator[N
     for module, path in names.items():
         is_plain = _is_plain(module)
         # Innermost of all hooks: what others do to inputs and outputs is not the module's own work.
-        handles.append(module.register_forward_pre_hook(recorder.enter(path, is_plain), with_kwargs=True))
-        handles.append(module.register_forward_hook(recorder.leave(is_plain), prepend=True))
+        handles.append(module.register_forward_pre_hook(partial(recorder.enter, path, is_plain), with_kwargs=True))
+        handles.append(module.register_forward_hook(partial(recorder.leave, is_plain), prepend=True))
     try:
         yield
     finally:
@@ -262,31 +261,25 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._overwritten: dict[int, tuple[int, torch.UntypedStorage]] = {}
         self._frames = [("", 0)]
         self._uses: Counter[str] = Counter()
-        self._convolution: tuple[Tensor, ...] | None = None
+        self._convolution: list[Tensor] | None = None  # what the one that runs was given
 
-    def enter(self, path: str, is_plain: bool) -> Callable[..., None]:
-        """A hook that runs before a module; the operations in a plain convolution are not recorded."""
+    def enter(
+        self, path: str, is_plain: bool, _: nn.Module, inputs: tuple[object, ...], keywords: dict[str, object]
+    ) -> None:
+        """Runs before a module; the operations in a plain convolution are not recorded."""
+        self._frames.append((path, self._uses[path]))
+        self._uses[path] += 1
+        if is_plain:
+            self._convolution = _tensors([*inputs, *keywords.values()])
 
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> None:
-            self._frames.append((path, self._uses[path]))
-            self._uses[path] += 1
-            if is_plain:
-                self._convolution = (*inputs, *keywords.values())
-
-        return hook
-
-    def leave(self, is_plain: bool) -> Callable[..., None]:
-        """A hook that runs after a module."""
-
-        def hook(module: nn.Module, _: object, output: Tensor) -> None:
-            operands = self._operands(self._convolution or ()) if is_plain else []
-            if operands:
-                node = self._node(CONV2D, operands, {"input": Traced(0)}, module.forward, [(0, output)])
-                self._seen(node, (operands[0].tensor,), output)  # still inside, where nothing is recorded
-            self._convolution = None if is_plain else self._convolution
-            self._frames.pop()
-
-        return hook
+    def leave(self, is_plain: bool, module: nn.Module, _: object, output: object) -> None:
+        """Runs after a module."""
+        operands = self._operands(self._convolution or ()) if is_plain else []
+        if operands and isinstance(output, Tensor):
+            node = self._node(CONV2D, operands, {"input": Traced(0)}, module.forward, [(0, output)])
+            self._seen(node, (operands[0].tensor,), output)  # still inside, where nothing is recorded
+        self._convolution = None if is_plain else self._convolution
+        self._frames.pop()
 
     def source_of(self, tensor: Tensor) -> tuple[int, int, int] | None:
         """The node that a tensor came from, as (node, which output, changes); None for a constant."""
@@ -362,12 +355,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _noted(call: Mapping[str, Value], operands: list[_Operand], written: list[Tensor]) -> Value:
     """A call's arguments with the traced tensors marked; a constant that is overwritten is kept as it was."""
     places = {id(operand.tensor): place for place, operand in enumerate(operands)}
-    constants = {id(tensor): tensor.clone() for tensor in written if id(tensor) not in places}
-
-    def note(value: object) -> object:
-        return Traced(places[id(value)]) if id(value) in places else constants.get(id(value), value)
-
-    return {name: _mapped(value, note) for name, value in call.items()}
+    constants: dict[int, object] = {id(tensor): tensor.clone() for tensor in written if id(tensor) not in places}
+    marks = constants | {key: Traced(place) for key, place in places.items()}
+    return _mapped_call(call, lambda value: marks.get(id(value), value))
 
 
 def _named(func: Operation, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> dict[str, Value]:
@@ -376,6 +366,10 @@ def _named(func: Operation, args: tuple[Value, ...], kwargs: Mapping[str, Value]
         argument.name: args[place] if place < len(args) else kwargs.get(argument.name, argument.default_value)
         for place, argument in enumerate(func._schema.arguments)
     }
+
+
+def _mapped_call(call: Mapping[str, Value], change: Callable[[Value], Value]) -> dict[str, Value]:
+    return {name: _mapped(value, change) for name, value in call.items()}
 
 
 def _mapped(value: Value, change: Callable[[Value], Value]) -> Value:
