@@ -16,6 +16,8 @@ from blurtrain.convolution import Kernel
 from blurtrain.operators import Layer
 
 Maps = Float[Tensor, "images channels height width"]
+Padded = Float[Tensor, "images channels rows columns"]
+Outputs = Float[Tensor, "images out down across"]
 Each = Float64[np.ndarray, " images"]
 PARTS = ("padding", "stride", "nonlinearity")
 
@@ -126,8 +128,8 @@ class Convolved:
 
     def _uncropped(self, kernel: Kernel) -> tuple[Each, Each]:
         """Zeros around the maps, and all of the blur kept: the changes of output and input."""
-        margin = [math.ceil((n // 2) / step) * step for n, step in zip(kernel.shape, self._layer.stride, strict=True)]
-        blurred = blur_uncropped(self._maps, kernel, (margin[0], margin[1]))
+        margin = self._margin(kernel)
+        blurred = blur_uncropped(self._maps, kernel, margin)
         changed = self._outputs(blurred) - self._silent
         places = [self._overlap(axis, margin[axis], changed.shape[2 + axis]) for axis in (0, 1)]
         (rows, clean_rows), (columns, clean_columns) = places
@@ -135,6 +137,16 @@ class Convolved:
         height, width = self._maps.shape[-2:]
         blurred[..., margin[0] : margin[0] + height, margin[1] : margin[1] + width] -= self._maps
         return norms(changed), norms(blurred)
+
+    def _margin(self, kernel: Kernel) -> tuple[int, int]:
+        """Pixels around the maps in which all that the blurred maps give is seen, in step with the stride."""
+        down, across = (
+            math.ceil((size // 2 + max(0, reach - min(self._layer.padding[2 * axis : 2 * axis + 2]))) / stride) * stride
+            for axis, (size, reach, stride) in enumerate(
+                zip(kernel.shape, self._layer.reach, self._layer.stride, strict=True)
+            )
+        )
+        return down, across
 
     def _phase(self) -> tuple[int, int]:
         """First row and column of all of the linear part that the stride meets."""
@@ -164,7 +176,7 @@ class Convolved:
         blurred = torch.fft.irfft2(torch.fft.rfft2(self._maps) * transfer, (height, width))
         return Tensor.contiguous(blurred, memory_format=torch.channels_last)
 
-    def _outputs(self, maps: Maps) -> Maps:
+    def _outputs(self, maps: Maps) -> Outputs:
         """The layer on maps of any size."""
         (top, bottom, left, right), mode = self._layer.padding, self._layer.mode
         is_even = mode == "zeros" and top == bottom and left == right
@@ -172,11 +184,11 @@ class Convolved:
         settings = (self._bias, self._layer.stride, padding, self._layer.dilation, self._layer.groups)
         return self._activate(F.conv2d(padded, self._weights, *settings))
 
-    def _convolve(self, maps: Maps) -> Maps:
+    def _convolve(self, maps: Maps) -> Outputs:
         """Un-strided and without bias or padding."""
         return F.conv2d(maps, self._weights, dilation=self._layer.dilation, groups=self._layer.groups)
 
-    def _linear_of_all(self) -> Maps:
+    def _linear_of_all(self) -> Outputs:
         """W x wherever it is not 0, or once around the torus; for other paddings as the layer has it."""
         rows, columns = self._layer.reach
         if self._layer.mode == "zeros":
@@ -185,7 +197,7 @@ class Convolved:
             return self._convolve(F.pad(self._maps, (0, columns, 0, rows), mode="circular"))
         return self._convolve(self._padded(self._maps))
 
-    def _padded(self, maps: Maps) -> Maps:
+    def _padded(self, maps: Maps) -> Padded:
         """With the layer's own padding."""
         top, bottom, left, right = self._layer.padding
         mode = "constant" if self._layer.mode == "zeros" else self._layer.mode

@@ -105,16 +105,14 @@ class Meter:
         images = images.contiguous(memory_format=torch.channels_last)
         stacked = images.view(len(views), len(pixels), *images.shape[1:])
         self._images[:, place] = _distances(stacked)[: len(self._views)]
-        watchers = {}
-        for depth, convolution in enumerate(self._convolutions):
-            here = [partial(self._propagated, depth, place)]
-            if convolution.last != convolution.node:
-                watchers[convolution.last] = here.pop()
-            if any((depth, view) in self._promised for view in self._views):
-                here.append(partial(self._locally, depth, place))
-            watchers[convolution.node] = partial(_each, here)
+        local = {
+            self._convolutions[depth].node: partial(self._locally, depth, place)
+            for depth in self._bounded
+            if any((depth, view) in self._promised for view in self._views)
+        }
+        propagated = {one.last: partial(self._propagated, depth, place) for depth, one in enumerate(self._convolutions)}
         with torch.no_grad():  # not inference mode, in which other operations run than were traced
-            output = watch(self._network, images, self._trace, watchers)
+            output = watch(self._network, images, self._trace, local, propagated)
         self._features.append(output.flatten(1).view(len(views), len(pixels), -1).numpy())
         self._done += len(pixels)
 
@@ -123,7 +121,7 @@ class Meter:
         features = np.concatenate(self._features, axis=1)
         return Measured(self._errors, self._outputs, self._images, self._local, self._ratios, self._parts, features)
 
-    def _propagated(self, depth: int, place: slice, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def _propagated(self, depth: int, place: slice, output: Tensor) -> None:
         count = place.stop - place.start
         stacked = output.view(-1, count, *output.shape[1:])
         sizes = norms(stacked[0])
@@ -145,11 +143,6 @@ class Meter:
             if place.start < SHARED:
                 parts = convolved.parts(kernel(view))
                 self._parts[depth, blur] += [parts[part].sum() for part in PARTS]
-
-
-def _each(watchers: Sequence[partial[None]], inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    for watcher in watchers:
-        watcher(inputs, output)
 
 
 def _distances(stacked: Tensor) -> Float64[np.ndarray, "others images"]:

@@ -146,7 +146,13 @@ def trace(network: nn.Module, images: Images) -> Trace:
     return Trace(tuple(recorder.nodes), source)
 
 
-def watch(network: nn.Module, images: Images, trace: Trace, at: Mapping[int, Watcher]) -> Tensor:
+def watch(
+    network: nn.Module,
+    images: Images,
+    trace: Trace,
+    at: Mapping[int, Watcher],
+    outputs: Mapping[int, Callable[[Tensor], None]] | None = None,
+) -> Tensor:
     """Run a network again, and show what goes into some nodes and comes out.
 
     Args:
@@ -155,6 +161,7 @@ def watch(network: nn.Module, images: Images, trace: Trace, at: Mapping[int, Wat
         trace: What to expect.
         at: By node: what is told its input tensors and its output (the first if there are several) as soon as that
             is there. The tensors are lent: later operations may change them, so what is kept must be copied.
+        outputs: By node: what is told its output alone, which saves a copy of what an operation in place overwrites.
 
     Returns:
         The network's output.
@@ -168,6 +175,8 @@ def watch(network: nn.Module, images: Images, trace: Trace, at: Mapping[int, Wat
             raise BackboneError(_differs(f"{node.path} ({node.op})"))
         if node.index in at:
             at[node.index](inputs, output)
+        if outputs and node.index in outputs:
+            outputs[node.index](output)
 
     recorder = _Recorder(images, seen, at)
     output, source = _run(network, recorder)

@@ -57,10 +57,10 @@ def head(weights: list[list[float]]) -> LinearHead:
 def test_a_head_is_blind_to_what_moves_all_logits_alike() -> None:
     alike = head([[1.0, 2.0, 0.0], [1.0, -2.0, 0.0]])
     clean = np.array([[1.0, 1.0, 1.0]])
-    assert described(alike, clean, clean + [[3.0, 0.0, 0.0]], None)["row_share"]["mean"] == pytest.approx(0)
-    assert described(alike, clean, clean + [[0.0, 0.0, 3.0]], None)["row_share"]["mean"] == pytest.approx(0)
-    assert described(alike, clean, clean + [[0.0, 3.0, 0.0]], None)["row_share"]["mean"] == pytest.approx(1)
-    assert described(alike, clean, clean + [[3.0, 3.0, 0.0]], None)["row_share"]["mean"] == pytest.approx(0.5)
+    assert described(alike, clean, clean + np.array([[3.0, 0.0, 0.0]]), None)["row_share"]["mean"] == pytest.approx(0)
+    assert described(alike, clean, clean + np.array([[0.0, 0.0, 3.0]]), None)["row_share"]["mean"] == pytest.approx(0)
+    assert described(alike, clean, clean + np.array([[0.0, 3.0, 0.0]]), None)["row_share"]["mean"] == pytest.approx(1)
+    assert described(alike, clean, clean + np.array([[3.0, 3.0, 0.0]]), None)["row_share"]["mean"] == pytest.approx(0.5)
 
 
 def test_a_change_along_the_largest_singular_vector_attains_the_heads_bound() -> None:
