@@ -78,7 +78,7 @@ def test_what_is_measured_is_what_a_direct_computation_gives(drawn: tuple[Bounde
     bounded, maps, view = drawn
     found, exact = Convolved(bounded, maps).blurred(kernel(view)), maps.double().numpy()
     down, across = bounded.layer.stride
-    room = (6 * down, 6 * across)  # more than any kernel here needs, and in step with the stride
+    room = (12 * down, 12 * across)  # more than any kernel here needs, and in step with the stride
     if bounded.extension == "uncropped":
         clean, blurred = spread(exact, np.ones((1, 1)), room), spread(exact, kernel(view).weights, room)
     else:
