@@ -210,10 +210,12 @@ def _local(found: Anatomy, seen: Measured, depth: int, blur: int, view: Blur) ->
             "relative": allowed,  # to the layer's output
             "reason": bound.reason or None,
         }
+    local = seen.local[depth, blur]
+    error = {**_mean_and_largest(local), "median": quantiles(local)["q50"]}
     parts = seen.parts[depth, blur]
     total = float(parts.sum())
     shares = {name: float(part / total) for name, part in zip(PARTS, parts, strict=True)} if total > 0 else None
-    return {"reason": None, "error": _mean_and_largest(seen.local[depth, blur]), "bounds": bounds, "shares": shares}
+    return {"reason": None, "error": error, "bounds": bounds, "shares": shares}
 
 
 def _mean_and_largest(values: Float64[np.ndarray, " images"]) -> Values:

@@ -188,7 +188,7 @@ def _bounds(result: Result) -> Panel:
             values = _known(_bound_size(layer["local"][place], bound) for layer in result["layers"])
             if any(map(isfinite, values)):
                 drawn[bound] = _curve(left, result, values, _style(number), alpha=0.85)
-        errors = _known((layer["local"][place]["error"] or {}).get("mean") for layer in result["layers"])
+        errors = _known((layer["local"][place]["error"] or {}).get("median") for layer in result["layers"])
         drawn["measured"] = _curve(left, result, errors, (BLACK, "x-"))
         found = [layer["propagated"][place] for layer in result["layers"]]
         medians = _known((values.get(blur["border"]) or {}).get("q50") for values in found)
@@ -200,15 +200,15 @@ def _bounds(result: Result) -> Panel:
             panel.set_yscale("log")
     for panel in rows[-1]:
         _name_layers(panel, result, features=False, most=TICKS // 2 + 5)
-    _title(figure, result, "left blurred at the layer itself, mean; right the image blurred, median")
+    _title(figure, result, "left blurred at the layer itself, right the image blurred; medians")
     _legend(figure, drawn, loc="outside right center")
     return figure
 
 
 def _bound_size(local: Part, bound: str) -> float | None:
-    """A bound in units of the layer's output: the mean error over the mean share of the bound that it is."""
-    share = ((local["bounds"] or {}).get(bound) or {}).get("mean")
-    return local["error"]["mean"] / share if share and local["error"] else None
+    """A bound in units of the layer's output, in the median."""
+    size: float | None = ((local["bounds"] or {}).get(bound) or {}).get("relative")
+    return size
 
 
 # constants
@@ -298,7 +298,7 @@ def _decision(result: Result) -> Panel:
         drawn.setdefault(name, mark)
         _spread(below, [found["row_share"] for found in decisions], shift, number, middle="mean")
     above.set_yscale("log")
-    below.set_ylim(0, 1.03)
+    below.set_ylim(bottom=0)
     _name_panel(above, {"name": "change of the logits / clean margin, median"}, "quotient")
     _name_panel(below, {"name": "share of the shift that the head's rows see, mean"}, "||P df||^2 / ||df||^2")
     above.axhline(1, color="0.3", linewidth=0.8)

@@ -1,9 +1,10 @@
 """What people look at of the layers of a network: the terminal table and the finding. No computation."""
 
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from blurtrain.layer_tables import BOUNDS, Result
+from blurtrain.layer_tables import BOUNDS, SHARES, Result
 from blurtrain.layer_words import (
     NARROWEST,
     WIDTH,
@@ -23,6 +24,7 @@ from blurtrain.layer_words import (
 
 WHOLE = 100  # layers up to which each has its line
 SHOWN = 30  # lines where there are more
+BESIDE = 5  # blurs for which a line has room with two numbers each
 READABLE = 18  # characters that are left of a layer's name, for which blurs make room
 READINGS = ("triangle", "young", "l1", "spectral", "joint")  # of a layer's constant
 
@@ -33,6 +35,8 @@ def table(result: Result) -> str:
         _counts(result),
         _kernels(result),
         _layers(result),
+        _bounds(result),
+        _parts(result),
         "\n".join(_missing(result)),
         "\n".join(_stages(result)),
         "\n".join(_classical(result)),
@@ -158,6 +162,42 @@ def _violations(result: Result) -> str:
 def _in_words(violations: Part) -> str:
     amount = plural(violations["count"], "violation") if violations["count"] else "no violation"
     return f"{amount} in {plural(violations['checked'], 'comparison')}"
+
+
+def _bounds(result: Result) -> str:
+    """How much of each bound was measured."""
+    shown = evenly(len(result["blurs"]), BESIDE)
+    rows = [["bound", *(blur_name(result["blurs"][place]) for place in shown)]]
+    for bound in BOUNDS:
+        rows.append([bound, *(_of_bound(result, bound, place) for place in shown)])
+    if not any(cell != "-" for row in rows[1:] for cell in row[1:]):
+        return ""
+    title = "Measured error / bound where each layer's own input is blurred: mean over layers (largest)"
+    return "\n".join([title, ruled(rows, shrink=range(len(rows[0])))])
+
+
+def _of_bound(result: Result, bound: str, place: int) -> str:
+    found = [(layer["local"][place]["bounds"] or {}).get(bound) for layer in result["layers"]]
+    known = [values for values in found if values and values["mean"] is not None]
+    if not known:
+        return "-"
+    mean = sum(values["mean"] for values in known) / len(known)
+    return f"{number(mean)} ({number(max(values['largest'] for values in known))})"
+
+
+def _parts(result: Result) -> str:
+    """What lets blur through global average pooling."""
+    rows = [["blur", *SHARES, "layers"]]
+    for place, blur in enumerate(result["blurs"]):
+        found = [layer["local"][place]["shares"] for layer in result["layers"]]
+        known = [shares for shares in found if shares]
+        if known:
+            rows.append([blur_name(blur), *(number(statistics.median(s[key] for s in known)) for key in SHARES)])
+            rows[-1].append(str(len(known)))
+    if len(rows) == 1:
+        return ""
+    title = "What lets a layer's blurred input through global average pooling: median share over layers"
+    return "\n".join([title, ruled(rows, shrink=[0])])
 
 
 # what is not known

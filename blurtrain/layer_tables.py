@@ -14,7 +14,8 @@ LAYER = (
 )
 BLUR = ("name", "family", "strength", "angle", "border", "centre", "l1", "distance", "furthest", "shape")
 STAGE = ("name", "kind", "constant", "no_bound", "cumulative")
-BOUND = ("constant", "mean", "largest", "reason")
+BOUND = ("constant", "mean", "largest", "relative", "reason")
+LOCAL = ("mean", "median", "largest")  # of the local error, over images
 SHARES = ("padding", "stride", "nonlinearity")
 
 Result = Mapping[str, Any]  # the contents of layers.json
@@ -26,7 +27,7 @@ def layers_text(result: Result) -> str:
     head = [
         *(key if key == "depth" else f"layer_{key}" for key in LAYER),
         *(f"blur_{key}" for key in BLUR),
-        *("local_reason", "local_error_mean", "local_error_largest"),
+        *("local_reason", *(f"local_error_{key}" for key in LOCAL)),
         *(f"{bound}_{key}" for bound in BOUNDS for key in BOUND),
         *(f"share_{key}" for key in SHARES),
         *(f"error_{border}_{key}" for border in ("own", "circular") for key in QUANTILES),
@@ -54,7 +55,7 @@ def _cell(value: object) -> object:
 def _local(local: Mapping[str, Any]) -> Iterator[object]:
     error, bounds, shares = (local[key] or {} for key in ("error", "bounds", "shares"))
     yield local["reason"]
-    yield from (error.get(key) for key in ("mean", "largest"))
+    yield from (error.get(key) for key in LOCAL)
     for bound in BOUNDS:
         yield from (bounds.get(bound, {}).get(key) for key in BOUND)
     yield from (shares.get(key) for key in SHARES)

@@ -59,11 +59,22 @@ def propagated(blur: Blur, place: int, depth: float, heads: Sequence[str], produ
 def local(place: int, depth: float) -> Json:
     error = (0.1 + 0.1 * place) * (1 + 0.3 * np.sin(20 * depth))
     bounds = {
-        name: {"constant": 3.0 * share, "mean": share * (1 - 0.3 * depth), "largest": 1.4 * share, "reason": None}
+        name: {
+            "constant": 3.0 * share,
+            "mean": share * (1 - 0.3 * depth),
+            "largest": 1.4 * share,
+            "relative": error / share,
+            "reason": None,
+        }
         for name, share in SHARES.items()
     }
     shares = {"padding": 0.1, "stride": 0.2, "nonlinearity": 0.7}
-    return {"reason": None, "error": {"mean": error, "largest": 2 * error}, "bounds": bounds, "shares": shares}
+    return {
+        "reason": None,
+        "error": {"mean": error, "median": 0.9 * error, "largest": 2 * error},
+        "bounds": bounds,
+        "shares": shares,
+    }
 
 
 def layer(at: int, n: int, blurs: Sequence[Blur], heads: Sequence[str], names: Callable[[int], str]) -> Json:
@@ -168,7 +179,9 @@ def gated(n: int = 52, every: int = 5) -> Json:
                 found.update(reason=WIDER, error=None, bounds={}, shares=None)
             elif place == 2:
                 for bound in ("joint", "output"):
-                    found["bounds"][bound] = {"constant": None, "mean": None, "largest": None, "reason": BORDERS}
+                    found["bounds"][bound] = dict.fromkeys(("constant", "mean", "largest", "relative"), None) | {
+                        "reason": BORDERS
+                    }
         if at % every == every - 1:
             one.update(no_bound=GATED, norm=None, young=None, lipschitz=None)
             for found in one["local"]:
