@@ -219,7 +219,7 @@ def _layers(words: Sequence[str]) -> None:
     parser.add_argument("--images", type=int, default=64, help="how many test images are looked at")
     parser.add_argument(
         "--blurs",
-        type=list[BlurGrid],
+        type=tuple[BlurGrid, ...],
         default=[{"family": "gaussian", "strengths": [0.5, 1.0, 2.0, 4.0]}],
         help="blurs of the images, and of each layer's own input",
     )

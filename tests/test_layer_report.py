@@ -631,7 +631,7 @@ def set_kernel(result: Json) -> None:
 
 
 def set_bound(result: Json) -> None:
-    result["layers"][3]["local"][1]["bounds"]["output"]["mean"] = 0.7
+    result["layers"][3]["local"][1]["bounds"]["output"]["relative"] = 0.7
 
 
 @pytest.mark.parametrize(
