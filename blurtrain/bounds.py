@@ -77,12 +77,10 @@ def bounds(layer: Layer, gains: Gains, kernel: Kernel, extension: Extension) -> 
         "spectral": repeated * norm * furthest,
     }
     found = {name: Bound(constant) for name, constant in constants.items()}
-    return found | _exact(layer, gains, kernel, extension, norm, furthest)
+    return found | _exact(layer, gains, kernel, extension, furthest)
 
 
-def _exact(
-    layer: Layer, gains: Gains, kernel: Kernel, extension: Extension, norm: float, furthest: float
-) -> dict[str, Bound]:
+def _exact(layer: Layer, gains: Gains, kernel: Kernel, extension: Extension, furthest: float) -> dict[str, Bound]:
     """The two bounds that need a blur and a layer that commute."""
     refusal = _does_not_commute(layer, extension)
     if refusal:
@@ -90,7 +88,8 @@ def _exact(
     height, width = layer.torus
     share = np.abs(1 - kernel.spectrum(height, width))[:, : gains.shape[1]]
     scale = layer.lipschitz * layer.padding_norm
-    joint = min(scale * float((share * gains).max()), layer.lipschitz * norm * furthest)
+    # Each frequency is capped, as the norm is: joint is then no larger than spectral.
+    joint = scale * float((share * np.minimum(gains, layer.young)).max())
     return {"joint": Bound(joint), "output": Bound(scale * furthest)}
 
 

@@ -123,7 +123,7 @@ def _passed_on(
 ) -> dict[str, Any]:
     """What a head makes of a shift of its features; nothing where it has none of its own."""
     if not head.is_separate:
-        return dict.fromkeys(("head_norm", "head_ratio", "row_share"))
+        return dict.fromkeys(("head_norm", "head_ratio", "row_share", "row_chance"))
     size = np.linalg.norm(shift, axis=1)
     inside = np.linalg.norm(shift @ head.row_space, axis=1)
     bound, share = ratio(change, head.norm * size), quantiles(ratio(inside**2, size**2))
@@ -131,6 +131,7 @@ def _passed_on(
         "head_norm": head.norm,
         "head_ratio": {"mean": float(np.nanmean(bound)), "largest": float(np.nanmax(bound))},
         "row_share": {key: share[key] for key in ("mean", "q05", "q95")},
+        "row_chance": head.row_space.shape[1] / head.row_space.shape[0],  # of a shift without preferred direction
     }
 
 

@@ -342,6 +342,9 @@ def _row_shares(result: Result) -> str:
         shares = [(heads.get(name) or {}).get("row_share") for name in names]
         rows.append([blur_name(blur), *(_share(share) for share in shares)])
     title = "How much of the features' squared shift a head can see, ||P df||^2 / ||df||^2: mean (5 to 95 %)"
+    chances = {number(heads[name].get("row_chance")) for heads in result["decision"] for name in names} - {"-"}
+    if chances:
+        title += f"\nA shift without preferred direction: {' or '.join(sorted(chances))}."
     return "\n".join([title, ruled(rows, shrink=range(len(rows[0])))])
 
 

@@ -1,4 +1,4 @@
-"""`blurtrain layers` on whole networks: nothing violated, nothing left out, the same bytes again, and errors in words."""
+"""`blurtrain layers` on whole networks: nothing violated or left out, the same bytes again, and errors in words."""
 
 import json
 from collections.abc import Callable
