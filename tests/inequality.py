@@ -5,6 +5,7 @@ Only the values that blurtrain's functions take, a `Layer` and a `Kernel`, are i
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import scipy.signal
@@ -55,11 +56,11 @@ ACTIVATIONS = {
     "tanh": Activation(torch.tanh, 1, 0),
     "sigmoid": Activation(torch.sigmoid, 1 / 4, 0),
     "hardsigmoid": Activation(F.hardsigmoid, 1 / 6, 0),
-    "selu": Activation(F.selu, 1.758100, -1e-9),
+    "selu": Activation(F.selu, 1.758100, -1e-4),
     "silu": Activation(F.silu, 1.099840, 2.399357),
     "gelu": Activation(F.gelu, 1.128905, 2**0.5),
     "mish": Activation(F.mish, 1.088500, 1.490597),
-    "hardswish": Activation(F.hardswish, 1.5, 3 - 1e-9),
+    "hardswish": Activation(F.hardswish, 1.5, 3 - 1e-4),
 }
 
 
@@ -185,7 +186,7 @@ def matrix_norm(matrix: np.ndarray) -> float:
 def layer_matrix(layer: Layer) -> np.ndarray:
     """Of its linear part, padding and stride included."""
     channels = layer.groups * layer.weights.shape[1]
-    return dense(lambda images: convolved(layer, images), channels, layer.height, layer.width)
+    return dense(partial(convolved, layer), channels, layer.height, layer.width)
 
 
 def moved_matrix(height: int, width: int, kernel: Kernel, extension: Extension) -> np.ndarray:
@@ -353,7 +354,8 @@ def frequency(case: Case) -> np.ndarray:
     u, v = np.unravel_index(share.argmax(), share.shape)
     mixture = np.linalg.svd(there[u, v].conj())[2][0].conj()
     rows, columns = np.indices((layer.height, layer.width))
-    return (mixture[:, None, None] * np.exp(2j * np.pi * (u * rows / height + v * columns / width))).real
+    wave = np.exp(2j * np.pi * (u * rows / height + v * columns / width))
+    return np.asarray((mixture[:, None, None] * wave).real)
 
 
 def drawn(seed: int, count: int) -> Iterator[tuple[Case, dict[str, np.ndarray]]]:

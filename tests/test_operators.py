@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -255,7 +256,7 @@ def test_padding_norm_is_that_of_the_matrix(
     mode: Padding, size: tuple[int, int], padding: tuple[int, int, int, int]
 ) -> None:
     layer = Layer(np.ones((1, 1, 1, 1)), *size, padding=padding, mode=mode)
-    matrix = dense(lambda images: padded(layer, images), 1, *size)
+    matrix = dense(partial(padded, layer), 1, *size)
     assert layer.padding_norm == pytest.approx(matrix_norm(matrix), rel=1e-12)
     layer = replace(layer, weights=noise(2, 1, 1, 1))  # W is then the padding times a number
     assert layer.norm(gains(layer)) == pytest.approx(matrix_norm(layer_matrix(layer)), rel=1e-9)
@@ -266,7 +267,7 @@ def test_replicated_margins_may_be_wider_than_the_map(
     size: tuple[int, int], padding: tuple[int, int, int, int]
 ) -> None:
     layer = Layer(np.ones((1, 1, 1, 1)), *size, padding=padding, mode="replicate")
-    matrix = dense(lambda images: padded(layer, images), 1, *size)
+    matrix = dense(partial(padded, layer), 1, *size)
     assert layer.padding_norm == pytest.approx(matrix_norm(matrix), rel=1e-12)
 
 
@@ -286,7 +287,7 @@ def test_padding_norm_is_never_too_small(mode: Padding) -> None:
         most = (height, width) if mode == "circular" else (height - 1, width - 1)
         padding = tuple(int(rng.integers(0, most[side // 2] + 1)) for side in range(4))
         layer = Layer(np.ones((1, 1, 1, 1)), height, width, padding=padding, mode=mode)  # type: ignore[arg-type]
-        exact = matrix_norm(dense(lambda images, layer=layer: padded(layer, images), 1, height, width))
+        exact = matrix_norm(dense(partial(padded, layer), 1, height, width))
         assert layer.padding_norm == pytest.approx(exact, rel=1e-12)
 
 
