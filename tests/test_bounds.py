@@ -579,7 +579,7 @@ def test_factor_of_a_border_is_the_norm_of_the_extension(size: tuple[int, int], 
     for extension in ("symmetric", "reflect101", "replicate"):
         if extension == "symmetric" and lopsided.is_even:
             continue
-        extended = partial(np.pad, pad_width=margins, mode=EXTENSIONS[extension])  # type: ignore[call-overload]
+        extended = partial(np.pad, pad_width=margins, mode=EXTENSIONS[extension])
         matrix = dense(extended, 1, *size)
         multiplicity = matrix.sum(0).max()
         assert extension_norm(*size, lopsided, extension) == pytest.approx(matrix_norm(matrix), rel=1e-12)
