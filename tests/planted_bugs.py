@@ -1677,6 +1677,38 @@ BUGS = (
         "test_bounds.py::test_layer_that_repeats_pixels_violates_every_norm_without_its_padding",
         "the norm of one map is applied to another",
     ),
+    Bug(
+        "wide kernels that wrap around",
+        "bounds",
+        "return max(2 * height, height + rows - 1), max(2 * width, width + columns - 1)",
+        "return 2 * height, 2 * width",
+        "test_bounds.py::test_kernel_wider_than_the_map_does_not_wrap_around_at_other_borders",
+        "a blur that leaves nothing of a small map counts as none",
+    ),
+    Bug(
+        "circular blur on a larger torus",
+        "bounds",
+        '    if extension == "circular":\n        return layer.height, layer.width\n',
+        "",
+        "test_bounds.py::test_circular_blur_is_bounded_on_its_own_torus",
+        "the frequencies of the blur are not those of its torus",
+    ),
+    Bug(
+        "joint of overestimated gains",
+        "bounds",
+        "min(scale * float((share * gains).max()), layer.lipschitz * norm * furthest)",
+        "scale * float((share * gains).max())",
+        "test_bounds.py::test_joint_is_never_above_spectral_where_young_is_the_norm",
+        "the finer bound is above the coarser one",
+    ),
+    Bug(
+        "rounding of cancelling taps",
+        "operators",
+        "found += 4 * rows * columns",
+        "found += 0 * rows * columns",
+        "test_operators.py::test_rounding_of_symbols_is_added_where_taps_cancel",
+        "gains of nearly nothing are no upper bounds",
+    ),
 )
 
 

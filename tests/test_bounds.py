@@ -270,6 +270,8 @@ def linear(layer: Layer, kernel: Kernel, extension: Extension) -> Case:
 CIRCULAR = linear(torus_layer(BOTH, 4, 6), Planar(NEIGHBOURS), "circular")
 IN_TWO_AXES = Planar(np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]]) / 4)
 FOURTH = Planar(np.array([[0.5, 0, 0, 0, 0.5]]))
+EVEN = [kernels.gaussian(0.6), kernels.gaussian(2.0), kernels.box(3.0), kernels.box(5.0), kernels.box(7.0), IN_TWO_AXES]
+EVEN += [kernels.defocus(1.5), kernels.defocus(3.25), Planar(NEIGHBOURS), kernels.kernel(Blur("motion", 5.0, 90.0))]
 EQUAL: dict[str, tuple[Case, np.ndarray, tuple[str, ...]]] = {
     # Both neighbours' mean is -1 times the image: 1 - khat = 2 = 1 + ||k||_1, and [1, -1] doubles it.
     "mean of both neighbours": (CIRCULAR, alternating(1, 4, 6), NAMES),
@@ -560,6 +562,33 @@ def test_torus_would_be_too_small_for_a_kernel_that_is_wider_than_the_map() -> N
     assert constants(replace(far, layer=with_room))["spectral"] >= exact
 
 
+def test_kernel_wider_than_the_map_does_not_wrap_around_at_other_borders() -> None:
+    """Moved by 4 px to both sides, nothing stays of 2 px between zeros, and all of them on a torus of 2 x 2."""
+    kernel, layer = from_weights(np.eye(1, 9) / 2 + np.eye(1, 9, 8) / 2), Layer(np.ones((1, 1, 1, 1)), 1, 2)
+    assert kernel.furthest(1, 4) == pytest.approx(0, abs=1e-12)
+    assert matrix_norm(moved_matrix(1, 2, kernel, "zero")) == 1
+    assert constants(linear(layer, kernel, "zero"))["spectral"] >= 1
+    assert constants(linear(layer, kernel, "circular"))["spectral"] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate"])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_circular_blur_is_bounded_on_its_own_torus(mode: Padding, n: int) -> None:
+    """Whatever the layer pads with; kernels may be wider than the map."""
+    layer = Layer(np.ones((1, 1, 1, 1)), n, n + 1, mode=mode)
+    for kernel in (*EVEN, shift(0, 2), shift(-1, 3), kernels.half_gaussian(1.5, 20.0)):
+        spectral = constants(linear(layer, kernel, "circular"))["spectral"]
+        assert spectral == pytest.approx(matrix_norm(moved_matrix(n, n + 1, kernel, "circular")), abs=1e-9)
+
+
+def test_joint_is_never_above_spectral_where_young_is_the_norm() -> None:
+    """Gains overestimate equal singular values, and Young's bound is exact for moved channels."""
+    layer = torus_layer(np.eye(5)[:, :, None, None], 2, 4)
+    assert gains(layer).max() > 1.001
+    found = check_order_and_promises(linear(layer, Planar(NEIGHBOURS), "circular"))
+    assert found["joint"] == pytest.approx(2, rel=1e-12)
+
+
 @pytest.mark.parametrize("lipschitz", [math.inf, math.nan])
 @every_extension
 def test_activation_must_have_a_constant(lipschitz: float, extension: Extension) -> None:
@@ -586,10 +615,6 @@ def test_factor_of_a_border_is_the_norm_of_the_extension(size: tuple[int, int], 
         assert extension_norm(*size, lopsided, extension) == pytest.approx(math.sqrt(multiplicity), rel=1e-12)
     for free in ("zero", "circular", "uncropped"):
         assert extension_norm(*size, lopsided, free) == 1
-
-
-EVEN = [kernels.gaussian(0.6), kernels.gaussian(2.0), kernels.box(3.0), kernels.box(5.0), kernels.box(7.0), IN_TWO_AXES]
-EVEN += [kernels.defocus(1.5), kernels.defocus(3.25), Planar(NEIGHBOURS), kernels.kernel(Blur("motion", 5.0, 90.0))]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 3), (5, 4), (7, 6)], ids=str)

@@ -102,6 +102,14 @@ def test_equal_singular_values_are_the_loosest(size: int) -> None:
     assert gains(apart).max() == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize(("size", "noisy", "equal"), [(128, 1.002, 1.03), (512, 1.025, 1.13)])
+def test_single_precision_loosens_wide_layers(size: int, noisy: float, equal: float) -> None:
+    """Roundoffs are added at each step, and count more the more singular values share the Frobenius norm."""
+    for weights, most in ((noise(size, size), noisy), (orthogonal(size), equal)):
+        found = gains(Layer(weights[:, :, None, None], 1, 1)).max()
+        assert 1 <= found / matrix_norm(weights) <= most
+
+
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (3, 2), (1, 40), (40, 40)])
 def test_zero_weights_have_no_gain(outputs: int, inputs: int) -> None:
     layer = Layer(np.zeros((outputs, inputs, 3, 3)), 4, 4)
@@ -110,7 +118,7 @@ def test_zero_weights_have_no_gain(outputs: int, inputs: int) -> None:
 
 
 @pytest.mark.parametrize("place", [(0, 0), (1, 2), (2, 1)])
-@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (3, 2), (40, 40)])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (3, 2), (17, 19), (40, 40)])
 def test_one_hot_weights_have_gain_one(place: tuple[int, int], outputs: int, inputs: int) -> None:
     weights = np.zeros((outputs, inputs, 3, 3))
     weights[-1, 0, *place] = 1
@@ -135,6 +143,15 @@ def test_gains_scale_with_the_weights(name: str, factor: float) -> None:
     relative = 1e-5 if name == "many" else 1e-12
     np.testing.assert_allclose(gains(scaled), expected, rtol=relative, atol=1e-13 * expected.max())
     assert scaled.young == pytest.approx(abs(factor) * layer.young, rel=1e-12)
+
+
+def test_rounding_of_symbols_is_added_where_taps_cancel() -> None:
+    """[1, -3, 3, -1] at the frequency t is (2 sin(t / 2))^3, down to 4e-9 on this torus."""
+    layer = Layer(np.array([1.0, -3, 3, -1]).reshape(1, 1, 1, 4), 1, 4096, mode="circular")
+    (found,) = gains(layer)
+    exact = (2 * np.sin(np.pi * np.arange(2049) / 4096)) ** 3
+    assert (found >= exact).all()
+    np.testing.assert_allclose(found, exact, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("block", [1, 40, 333])
