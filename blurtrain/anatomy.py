@@ -1,8 +1,11 @@
 """A network with images and heads, its convolutions with what can be stated of them, and what is measured there."""
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -15,7 +18,9 @@ from blurtrain.bounds import Bound, bounds
 from blurtrain.chatter import silence
 from blurtrain.commuting import Bounded
 from blurtrain.config import Config
+from blurtrain.cores import cores
 from blurtrain.decision import LinearHead
+from blurtrain.graph import Trace
 from blurtrain.images import ImageSet
 from blurtrain.kernels import kernel
 from blurtrain.locks import held
@@ -24,7 +29,7 @@ from blurtrain.progress import progress
 from blurtrain.propagation import CHUNK, Measured, Meter
 from blurtrain.stages import Convolution, Stage, convolutions, stages
 from blurtrain.store import Ids, Table, row_id
-from blurtrain.tracing import Trace, trace
+from blurtrain.tracing import trace
 from blurtrain.views import Blur
 from blurtrain.weights import read_weights
 
@@ -232,14 +237,30 @@ def _row(bounded: Bounded) -> Ids:
 
 
 def measured(subject: Subject, found: Anatomy) -> Measured:
-    """Run the images."""
+    """Run the images, a few in each core at a time: the answer does not depend on how many cores there are."""
     count = len(subject.positions)
-    meter = Meter(
-        subject.backbone, found.trace, found.convolutions, found.bounded, found.promised, subject.views, count
-    )
-    with progress("layers", count) as bar:
-        for start in range(0, count, CHUNK):
-            some = subject.positions[start : start + CHUNK]
-            meter.take(subject.images.read_pixels(some))
-            bar.advance(len(some))
+    meter = Meter(found.trace, found.convolutions, found.bounded, found.promised, subject.views, count)
+    idle: SimpleQueue[FrozenBackbone] = SimpleQueue()
+    for _ in range(cores()):
+        idle.put(_copied(subject.backbone))  # a network tells one thread alone what it computes
+
+    def take(start: int) -> int:
+        some, network = subject.positions[start : start + CHUNK], idle.get()
+        meter.take(network, subject.images.read_pixels(some), start)
+        idle.put(network)
+        return len(some)
+
+    pool = ThreadPoolExecutor(cores(), "layers", initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        with progress("layers", count) as bar:
+            for done in pool.map(take, range(0, count, CHUNK)):
+                bar.advance(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
     return meter.measured()
+
+
+def _copied(backbone: FrozenBackbone) -> FrozenBackbone:
+    """Another one with the same tensors."""
+    shared = {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())}
+    return copy.deepcopy(backbone, shared)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from blurtrain.tracing import STALE, Node, Traced
+from blurtrain.graph import STALE, Node, Traced
 
 ROUNDING = 1 + 1e-9  # of a norm in float64: more than its last digits
 

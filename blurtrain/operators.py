@@ -7,17 +7,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float, Float64
+from jaxtyping import Complex, Float, Float64, Shaped
 from torch import Tensor
 
 from blurtrain.files import sha256
 
 Padding = Literal["zeros", "circular", "reflect", "replicate"]
 
-LOOSE = 1.02  # of the largest singular value at one frequency: where all of them are equal, the bound is so far above
+LOOSE = 1.02  # the bound over the largest singular value where all are equal, rounding aside
 EXACT = 32  # channels up to which double precision costs next to nothing
 BLOCK = 1 << 22  # complex numbers in one block of frequencies: 64 MiB
-VERSION = 1  # raise it when the same layer would get other gains
+VERSION = 2  # raise it when the same layer would get other gains
 
 Gains = Float64[np.ndarray, "rows half"]
 
@@ -149,6 +149,8 @@ def gains(layer: Layer) -> Gains:
         some = slice(start, start + step)
         waves = torch.einsum("ua,vb->uvab", down[some], across).flatten(2)
         symbols = (waves @ taps).view(*waves.shape[:2], *weights.shape[:3])
+        if rows == columns == 1:
+            symbols = symbols.real  # double precision is then cheap for any number of channels
         found[some] = _largest_singular_values(symbols).amax(2)
     # Rounding of the symbols themselves, which matters where their taps cancel.
     sizes = np.sqrt((np.abs(layer.weights).sum((2, 3)) ** 2).sum())
@@ -163,20 +165,21 @@ def _waves(n: int, taps: int, dilation: int, count: int) -> Complex[Tensor, "fre
 
 
 def _largest_singular_values(
-    symbols: Complex[Tensor, "down across groups out in"],
+    symbols: Complex[Tensor, "down across groups out in"] | Float64[Tensor, "down across groups out in"],
 ) -> Float64[Tensor, "down across groups"]:
     """Upper bounds by Gram iteration, rounding included.
 
     With G_0 the symbol divided by its Frobenius norm and G_t+1 = G_t* G_t divided by its own, f_t+1, the singular
     values obey s(G_t)^2 = f_t+1 s(G_t+1), and s(G_T) <= ||G_T||_F = 1 (Delattre et al., "Efficient bound of Lipschitz
     constant for convolutional layers by Gram iteration", ICML 2023). A computed product of two d x d matrices of
-    Frobenius norm 1 is off by less than 4 d roundoffs in that norm (Higham, "Accuracy and stability of numerical
-    algorithms", chapter 3), which is added at each step.
+    Frobenius norm 1 is off by less than 4 d unit roundoffs, halves of epsilon, in that norm (Higham, "Accuracy and
+    stability of numerical algorithms", chapter 3), which is added at each step.
     """
     inner, size = symbols.shape[-2:]
     scale = _frobenius(symbols)
-    matrices = _divided(symbols, scale).to(torch.complex64 if size > EXACT else torch.complex128)
-    errors = [4 * length * torch.finfo(matrices.dtype).eps for length in [inner, *[size] * _steps(size)]]
+    is_costly = size > EXACT and symbols.is_complex()
+    matrices = _divided(symbols, scale).to(torch.complex64 if is_costly else symbols.dtype)
+    errors = [2 * length * torch.finfo(matrices.dtype).eps for length in [inner, *[size] * _steps(size)]]
     shrunk = []
     for _ in range(_steps(size)):
         product = matrices.mH @ matrices
@@ -193,12 +196,13 @@ def _steps(size: int) -> int:
     return max(0, math.ceil(math.log2(math.log(size) / math.log(LOOSE))) - 1) if size > 1 else 0
 
 
-def _frobenius(matrices: Complex[Tensor, "*many rows columns"]) -> Float[Tensor, "*many"]:
-    return torch.view_as_real(matrices.resolve_conj()).square().sum((-3, -2, -1)).sqrt()
+def _frobenius(matrices: Shaped[Tensor, "*many rows columns"]) -> Float[Tensor, "*many"]:
+    found: Tensor = torch.linalg.vector_norm(matrices, dim=(-2, -1))
+    return found
 
 
 def _divided(
-    matrices: Complex[Tensor, "*many rows columns"], by: Float[Tensor, "*many"]
-) -> Complex[Tensor, "*many rows columns"]:
+    matrices: Shaped[Tensor, "*many rows columns"], by: Float[Tensor, "*many"]
+) -> Shaped[Tensor, "*many rows columns"]:
     """Without a division by 0: a matrix of zeros stays one."""
     return matrices / by.masked_fill(by == 0, 1)[..., None, None]

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from blurtrain.blur import blur_pixels
 from blurtrain.bounds import Bound
 from blurtrain.commuting import PARTS, Bounded, Convolved, norms
+from blurtrain.graph import Trace
 from blurtrain.kernels import kernel
 from blurtrain.stages import Convolution
-from blurtrain.tracing import Trace, watch
+from blurtrain.tracing import watch
 from blurtrain.views import CLEAN, Blur
 
 CHUNK = 4  # images that pass the network at once, each clean and through every blur twice
@@ -64,8 +65,7 @@ class Meter:
     """Measures a network's convolutions, one chunk of images after another.
 
     Args:
-        network: That was traced, in channels-last layout.
-        trace: Of it.
+        trace: Of the network.
         convolutions: In it.
         bounded: Those of which something can be stated, by their place.
         promised: Bounds by place and blur, for those that have any.
@@ -75,7 +75,6 @@ class Meter:
 
     def __init__(
         self,
-        network: nn.Module,
         trace: Trace,
         convolutions: Sequence[Convolution],
         bounded: Mapping[int, Bounded],
@@ -83,7 +82,6 @@ class Meter:
         views: Sequence[Blur],
         count: int,
     ) -> None:
-        self._network = network
         self._trace, self._convolutions = trace, convolutions
         self._bounded, self._promised, self._views = bounded, promised, views
         shape = len(convolutions), len(views), count
@@ -93,13 +91,18 @@ class Meter:
         self._images = np.full(shape[1:], np.nan)
         self._local = np.full(shape, np.nan)
         self._ratios = {name: np.full(shape, np.nan) for name in names}
-        self._parts = np.zeros((*shape[:2], len(PARTS)))
-        self._features: list[np.ndarray] = []
-        self._done = 0
+        self._parts = np.zeros((*shape[:2], len(PARTS), count))
+        self._features: dict[int, np.ndarray] = {}
 
-    def take(self, pixels: Pixels) -> None:
-        """Measure some more images."""
-        place = slice(self._done, self._done + len(pixels))
+    def take(self, network: nn.Module, pixels: Pixels, first: int) -> None:
+        """Measure some images; different ones may be measured side by side.
+
+        Args:
+            network: That was traced, in channels-last layout, or a copy of it: one for each thread.
+            pixels: Of the images.
+            first: The place of the first among all.
+        """
+        place = slice(first, first + len(pixels))
         views = [CLEAN, *self._views, *map(circular, self._views)]
         images = torch.from_numpy(np.concatenate([blur_pixels(pixels, view) for view in views]))
         images = images.contiguous(memory_format=torch.channels_last)
@@ -112,14 +115,15 @@ class Meter:
         }
         propagated = {one.last: partial(self._propagated, depth, place) for depth, one in enumerate(self._convolutions)}
         with torch.no_grad():  # not inference mode, in which other operations run than were traced
-            output = watch(self._network, images, self._trace, local, propagated)
-        self._features.append(output.flatten(1).view(len(views), len(pixels), -1).numpy())
-        self._done += len(pixels)
+            output = watch(network, images, self._trace, local, propagated)
+        self._features[first] = output.flatten(1).view(len(views), len(pixels), -1).numpy()
 
     def measured(self) -> Measured:
         """All of it."""
-        features = np.concatenate(self._features, axis=1)
-        return Measured(self._errors, self._outputs, self._images, self._local, self._ratios, self._parts, features)
+        features = np.concatenate([self._features[first] for first in sorted(self._features)], axis=1)
+        return Measured(
+            self._errors, self._outputs, self._images, self._local, self._ratios, self._parts.sum(3), features
+        )
 
     def _propagated(self, depth: int, place: slice, output: Tensor) -> None:
         count = place.stop - place.start
@@ -142,7 +146,7 @@ class Meter:
                 self._ratios[name][depth, blur, place] = ratio
             if place.start < SHARED:
                 parts = convolved.parts(kernel(view))
-                self._parts[depth, blur] += [parts[part].sum() for part in PARTS]
+                self._parts[depth, blur, :, place] = [parts[part] for part in PARTS]
 
 
 def _distances(stacked: Tensor) -> Float64[np.ndarray, "others images"]:

@@ -9,8 +9,9 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from blurtrain.errors import BackboneError
+from blurtrain.graph import CONV2D, INPUT, Node, Trace
 from blurtrain.lipschitz import JOINS, UNKNOWN, Constant, constant_of, is_fixed, kind_of, no_convolution, scale_of
-from blurtrain.tracing import CONV2D, INPUT, Node, Trace, paths
+from blurtrain.tracing import paths
 
 
 @dataclass(frozen=True)

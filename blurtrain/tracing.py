@@ -3,23 +3,21 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.errors import BackboneError
+from blurtrain.graph import CONV2D, INPUT, STALE, Node, Operation, Shape, Trace, Traced, Value, mapped, tensors_in
 
-INPUT = -1  # in place of a node: the images
-CONV2D = "conv2d"  # a whole call of an nn.Conv2d
-STALE = "changed through a view"  # in place of an operation: a tensor whose memory was changed under another name
 # What torch calls otherwise below its documented functions.
 NAMES = {
     "native_batch_norm": "batch_norm",
@@ -37,94 +35,6 @@ NAMES = {
 SHAPE_ALONE = ("empty_like", "zeros_like", "ones_like", "full_like", "new_empty", "new_zeros", "new_ones", "new_full")
 
 Images = Float[Tensor, "batch channel height width"]
-Shape = tuple[int, ...]
-Operation = Any  # torch's own, which has no type
-Value = Any  # whatever an operation of torch takes or gives
-
-
-@dataclass(frozen=True)
-class Traced:
-    """Stands in a node's arguments for a tensor that depends on the images.
-
-    Args:
-        position: Among the node's inputs.
-    """
-
-    position: int
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """One operation of a forward pass.
-
-    Args:
-        index: Its place in the order in which they ran.
-        op: `CONV2D`, `STALE`, or torch's name without the underscore of what runs in place: "relu", "batch_norm".
-        path: The innermost module that ran it, as `named_modules` names it; empty for the network itself.
-        use: How often that module had run before.
-        inputs: The nodes its tensors came from, `INPUT` for the images; weights and constants are not listed.
-        picks: Which of the outputs of these nodes: 0 but after a split.
-        arguments: By their names in torch; `Traced` stands for an input, so what is left are numbers and constants.
-        function: Takes these arguments; None where there is nothing to run.
-        input_shapes: Of its inputs.
-        shape: Of its output, the first if there are several.
-    """
-
-    index: int
-    op: str
-    path: str
-    use: int
-    inputs: tuple[int, ...]
-    picks: tuple[int, ...]
-    arguments: Mapping[str, Value]
-    function: Callable[..., Any] | None
-    input_shapes: tuple[Shape, ...]
-    shape: Shape
-
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """What must be the same when the network runs again."""
-        return self.op, self.path, self.use, self.inputs, self.picks
-
-    @property
-    def is_pointwise(self) -> bool:
-        """Whether torch counts it among the operations that see each element alone."""
-        return torch.Tag.pointwise in getattr(self.function, "tags", ())
-
-    def run(self, *inputs: Tensor) -> Tensor:
-        """Do it again on other tensors, which stay as they are; gives the first output."""
-        if self.function is None:
-            raise ValueError(f"there is nothing to run in {self.op}")
-
-        call = _mapped_call(self.arguments, lambda v: inputs[v.position].clone() if isinstance(v, Traced) else v)
-        return _tensors(self.function(**call))[0]
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """What a network computed.
-
-    Args:
-        nodes: In the order in which they ran.
-        output: The node that gave the network's output, `INPUT` for a network that does nothing.
-    """
-
-    nodes: tuple[Node, ...]
-    output: int
-    _consumers: Mapping[int, tuple[int, ...]] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        consumers: dict[int, tuple[int, ...]] = {}
-        for node in self.nodes:
-            for source in dict.fromkeys(node.inputs):
-                consumers[source] = (*consumers.get(source, ()), node.index)
-        object.__setattr__(self, "_consumers", consumers)
-
-    def consumers(self, index: int) -> tuple[int, ...]:
-        """The nodes that take what a node gives; the network's own output is not counted."""
-        return self._consumers.get(index, ())
-
-
 Watcher = Callable[[tuple[Tensor, ...], Tensor], None]
 _Seen = Callable[[Node, tuple[Tensor, ...], Tensor], None]
 _Placed = list[tuple[int, Tensor]]  # with the place of each among the outputs
@@ -151,7 +61,7 @@ def watch(
     images: Images,
     trace: Trace,
     at: Mapping[int, Watcher],
-    outputs: Mapping[int, Callable[[Tensor], None]] | None = None,
+    outputs: Mapping[int, Callable[[Tensor], None]] = MappingProxyType({}),
 ) -> Tensor:
     """Run a network again, and show what goes into some nodes and comes out.
 
@@ -169,14 +79,17 @@ def watch(
     Raises:
         BackboneError: As `trace`, or if other operations ran than were traced.
     """
+    watched = at.keys() | outputs.keys()
 
     def seen(node: Node, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if node.index >= len(trace.nodes) or node.identity != trace.nodes[node.index].identity:
             raise BackboneError(_differs(f"{node.path} ({node.op})"))
-        if node.index in at:
-            at[node.index](inputs, output)
-        if outputs and node.index in outputs:
-            outputs[node.index](output)
+        if node.index in watched:
+            with _disable_current_modes():  # what is done with them is not recorded, and need not be looked at
+                if node.index in at:
+                    at[node.index](inputs, output)
+                if node.index in outputs:
+                    outputs[node.index](output)
 
     recorder = _Recorder(images, seen, at)
     output, source = _run(network, recorder)
@@ -279,7 +192,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._frames.append((path, self._uses[path]))
         self._uses[path] += 1
         if is_plain:
-            self._convolution = _tensors([*inputs, *keywords.values()])
+            self._convolution = tensors_in([*inputs, *keywords.values()])
 
     def leave(self, is_plain: bool, module: nn.Module, _: object, output: object) -> None:
         """Runs after a module."""
@@ -315,10 +228,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             tensor
             for argument in func._schema.arguments
             if argument.alias_info is not None and argument.alias_info.is_write
-            for tensor in _tensors(call[argument.name])
+            for tensor in tensors_in(call[argument.name])
         ]
         name = func._schema.name.split("::")[-1]
-        operands = [] if name in SHAPE_ALONE else self._operands(_tensors([*call.values()]))
+        operands = [] if name in SHAPE_ALONE else self._operands(tensors_in([*call.values()]))
         if operands:
             return self._record(func, name, call, operands, written)
         self._changes.update(_memory(tensor) for tensor in written)
@@ -332,7 +245,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         before = tuple(kept.get(id(operand.tensor), operand.tensor) for operand in operands)
         arguments = _noted(call, operands, written)
         output = func(**call)
-        outputs = _tensors(output)
+        outputs = tensors_in(output)
         for memory, tensor in {_memory(tensor): tensor for tensor in written}.items():
             if self._sources.get(tensor) is None:
                 self._overwritten[memory] = (len(self.nodes), tensor.untyped_storage())
@@ -366,7 +279,7 @@ def _noted(call: Mapping[str, Value], operands: list[_Operand], written: list[Te
     places = {id(operand.tensor): place for place, operand in enumerate(operands)}
     constants: dict[int, object] = {id(tensor): tensor.clone() for tensor in written if id(tensor) not in places}
     marks = constants | {key: Traced(place) for key, place in places.items()}
-    return _mapped_call(call, lambda value: marks.get(id(value), value))
+    return mapped(call, lambda value: marks.get(id(value), value))
 
 
 def _named(func: Operation, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> dict[str, Value]:
@@ -375,24 +288,6 @@ def _named(func: Operation, args: tuple[Value, ...], kwargs: Mapping[str, Value]
         argument.name: args[place] if place < len(args) else kwargs.get(argument.name, argument.default_value)
         for place, argument in enumerate(func._schema.arguments)
     }
-
-
-def _mapped_call(call: Mapping[str, Value], change: Callable[[Value], Value]) -> dict[str, Value]:
-    return {name: _mapped(value, change) for name, value in call.items()}
-
-
-def _mapped(value: Value, change: Callable[[Value], Value]) -> Value:
-    """An argument with a change made to each thing in it."""
-    if isinstance(value, (list, tuple)):
-        return [_mapped(item, change) for item in value]
-    return change(value)
-
-
-def _tensors(value: object) -> list[Tensor]:
-    """The tensors in an argument or in what an operation gives."""
-    if isinstance(value, Tensor):
-        return [value]
-    return [tensor for item in value for tensor in _tensors(item)] if isinstance(value, (list, tuple)) else []
 
 
 def _memory(tensor: Tensor) -> int:

@@ -17,8 +17,9 @@ from blurtrain import backbones
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.config import BackboneConfig
 from blurtrain.errors import BackboneError
+from blurtrain.graph import CONV2D, INPUT, STALE, Trace
 from blurtrain.stages import Convolution, Stage, convolutions, stages
-from blurtrain.tracing import CONV2D, INPUT, STALE, Trace, trace, watch
+from blurtrain.tracing import trace, watch
 from tests.conftest import SIDE
 from tests.test_families import LAST, SIDES
 from tests.test_tracing import Does, Standardised, assert_nodes_give_what_was_seen, random_images

@@ -11,7 +11,8 @@ from torch.nn.utils import parametrizations
 from blurtrain import backbones
 from blurtrain.config import BackboneConfig
 from blurtrain.errors import BackboneError
-from blurtrain.tracing import CONV2D, INPUT, STALE, Node, Trace, trace, watch
+from blurtrain.graph import CONV2D, INPUT, STALE, Node, Trace
+from blurtrain.tracing import trace, watch
 from tests.conftest import SIDE
 
 
