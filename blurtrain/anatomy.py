@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from blurtrain import backbones, images, runs
+from blurtrain import backbones, images, memory, runs
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.bounds import Bound, bounds
 from blurtrain.chatter import silence
@@ -238,6 +238,7 @@ def _row(bounded: Bounded) -> Ids:
 
 def measured(subject: Subject, found: Anatomy) -> Measured:
     """Run the images, a few in each core at a time: the answer does not depend on how many cores there are."""
+    memory.keep_freed()
     count = len(subject.positions)
     meter = Meter(found.trace, found.convolutions, found.bounded, found.promised, subject.views, count)
     idle: SimpleQueue[FrozenBackbone] = SimpleQueue()

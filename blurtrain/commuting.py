@@ -28,34 +28,29 @@ class Local:
 
     Args:
         change: ||F(x) - F(x_b)||.
-        output: ||F(x)||, on the layer's own map.
         image: ||x||.
         difference: ||x - x_b||.
         linear: ||W x||, un-strided and without bias.
     """
 
     change: Each
-    output: Each
     image: Each
     difference: Each
     linear: Each
-
-    def error(self) -> Each:
-        """The change relative to the output; 0 where both are 0."""
-        return _share(self.change, self.output)
 
     def ratios(self, promised: Mapping[str, Bound]) -> dict[str, Each]:
         """The change over each bound that there is: 1 is attained, more would be a violation."""
         of = {"lipschitz": self.difference, "output": self.linear, **dict.fromkeys(ON_IMAGE, self.image)}
         return {
-            name: _share(self.change, bound.constant * of[name])
+            name: share(self.change, bound.constant * of[name])
             for name, bound in promised.items()
             if bound.constant is not None
         }
 
 
-def _share(part: Each, whole: Each) -> Each:
-    return np.where(part > 0, part / np.maximum(whole, np.finfo(float).tiny), 0.0)
+def share(part: Float64[np.ndarray, "*_"], whole: Float64[np.ndarray, "*_"]) -> Float64[np.ndarray, "*_"]:
+    """A part of a whole; nothing of nothing is nothing."""
+    return np.where(part == 0, 0.0, part / np.maximum(whole, np.finfo(float).tiny))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +60,7 @@ class Bounded:
     Args:
         layer: Its linear part.
         bias: Of each output channel.
-        activate: What follows.
+        activate: What follows; it may overwrite what it is given.
     """
 
     layer: Layer
@@ -96,19 +91,20 @@ class Convolved:
         weights = torch.from_numpy(bounded.layer.weights).to(maps)
         self._weights = weights.contiguous(memory_format=torch.channels_last)
         self._bias = torch.from_numpy(bounded.bias).to(maps)
-        self._output = norms(self._outputs(self._maps))
         self._image = norms(self._maps)
         full = self._linear_of_all()
         self._linear = norms(full)
         # Where the maps are zero, so is the linear part.
-        self._silent = self._activate(self._bias.view(1, -1, 1, 1))
+        self._silent = self._activate(self._bias.view(1, -1, 1, 1).clone())
         (down, across), (first, left) = self._layer.stride, self._phase()
-        self._clean = self._activate(full[..., first::down, left::across] + self._bias[:, None, None]) - self._silent
+        self._clean = self._activate(full[..., first::down, left::across] + self._bias[:, None, None]).sub_(
+            self._silent
+        )
 
     def blurred(self, kernel: Kernel) -> Local:
         """Blur the maps such that blur and layer commute, and measure."""
         change, difference = self._uncropped(kernel) if self._extension == "uncropped" else self._circular(kernel)
-        return Local(change, self._output, self._image, difference, self._linear)
+        return Local(change, self._image, difference, self._linear)
 
     def parts(self, kernel: Kernel) -> dict[str, Each]:
         """What padding, stride and nonlinearity add to the change after global average pooling.
@@ -130,7 +126,7 @@ class Convolved:
         """Zeros around the maps, and all of the blur kept: the changes of output and input."""
         margin = self._margin(kernel)
         blurred = blur_uncropped(self._maps, kernel, margin)
-        changed = self._outputs(blurred) - self._silent
+        changed = self._outputs(blurred).sub_(self._silent)
         places = [self._overlap(axis, margin[axis], changed.shape[2 + axis]) for axis in (0, 1)]
         (rows, clean_rows), (columns, clean_columns) = places
         changed[..., rows, columns] -= self._clean[..., clean_rows, clean_columns]

@@ -66,11 +66,11 @@ class Node:
         return torch.Tag.pointwise in getattr(self.function, "tags", ())
 
     def run(self, *inputs: Tensor) -> Tensor:
-        """Do it again on other tensors, which stay as they are; gives the first output."""
+        """Do it again on other tensors, which it may overwrite where the network does; gives the first output."""
         if self.function is None:
             raise ValueError(f"there is nothing to run in {self.op}")
 
-        call = mapped(self.arguments, lambda v: inputs[v.position].clone() if isinstance(v, Traced) else v)
+        call = mapped(self.arguments, lambda v: inputs[v.position] if isinstance(v, Traced) else v)
         return tensors_in(self.function(**call))[0]
 
 

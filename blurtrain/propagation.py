@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from blurtrain.blur import blur_pixels
 from blurtrain.bounds import Bound
-from blurtrain.commuting import PARTS, Bounded, Convolved, norms
+from blurtrain.commuting import PARTS, Bounded, Convolved, norms, share
 from blurtrain.graph import Trace
 from blurtrain.kernels import kernel
 from blurtrain.stages import Convolution
@@ -89,7 +89,7 @@ class Meter:
         self._errors = np.full((*shape[:2], 2, count), np.nan)
         self._outputs = np.full((len(convolutions), count), np.nan)
         self._images = np.full(shape[1:], np.nan)
-        self._local = np.full(shape, np.nan)
+        self._changes = np.full(shape, np.nan)
         self._ratios = {name: np.full(shape, np.nan) for name in names}
         self._parts = np.zeros((*shape[:2], len(PARTS), count))
         self._features: dict[int, np.ndarray] = {}
@@ -120,17 +120,16 @@ class Meter:
 
     def measured(self) -> Measured:
         """All of it."""
+        local = share(self._changes, self._outputs[:, None])
         features = np.concatenate([self._features[first] for first in sorted(self._features)], axis=1)
-        return Measured(
-            self._errors, self._outputs, self._images, self._local, self._ratios, self._parts.sum(3), features
-        )
+        return Measured(self._errors, self._outputs, self._images, local, self._ratios, self._parts.sum(3), features)
 
     def _propagated(self, depth: int, place: slice, output: Tensor) -> None:
         count = place.stop - place.start
         stacked = output.view(-1, count, *output.shape[1:])
         sizes = norms(stacked[0])
         distances = _distances(stacked)
-        errors = np.where(distances > 0, distances / np.maximum(sizes, np.finfo(float).tiny), 0.0)
+        errors = share(distances, sizes)
         self._outputs[depth, place] = sizes
         self._errors[depth, ..., place] = errors.reshape(2, -1, count).transpose(1, 0, 2)
 
@@ -141,7 +140,7 @@ class Meter:
             if promised is None:
                 continue
             found = convolved.blurred(kernel(view))
-            self._local[depth, blur, place] = found.error()
+            self._changes[depth, blur, place] = found.change
             for name, ratio in found.ratios(promised).items():
                 self._ratios[name][depth, blur, place] = ratio
             if place.start < SHARED:

@@ -105,7 +105,7 @@ class Activation:
     lipschitz: float
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Do it on other values, which stay as they are."""
+        """Do it on other values, which it may overwrite where the network does."""
         return self.node.run(values)
 
 

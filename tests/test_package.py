@@ -35,7 +35,7 @@ LADDER = [
         "progress",
         "locks",
     ),
-    "cores",
+    *("cores", "memory"),
     *("options", "warps", "blur", "metrics", "inference", "differences", "rows", "curvature", "lbfgs", "store"),
     *("decoding", "glyphs", "folders", "sources", "splits", "reduction", "reading", "images"),
     *("glyphnet", "cutting", "weights", "backbones", "catalogue", "batchnorm"),
