@@ -10,7 +10,7 @@ UV := build/uv/bin/uv
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --annotation-style line
 
 .DEFAULT_GOAL := help
-.PHONY: help install train-baseline train-augmented compare evidence preview backbones tensorboard test test-slow coverage planted-bugs kills lint format bench lock clean
+.PHONY: help install train-baseline train-augmented compare evidence layers preview backbones tensorboard test test-slow coverage planted-bugs kills lint format bench lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ compare: $(INSTALLED) ## train both arms where missing, and compare them under h
 
 evidence: $(INSTALLED) ## controls, other families, numbers and strengths of copies on the embedded digits
 	$(BIN)/blurtrain evidence --config configs/augmented.yaml $(FLAGS)
+
+layers: $(INSTALLED) ## state what theory bounds at each convolution of the embedded network, and measure it on digits
+	$(BIN)/blurtrain layers --config configs/augmented.yaml $(FLAGS)
 
 preview: $(INSTALLED) ## draw training images through the blurs: make preview FLAGS='--data.root ROOT'
 	$(BIN)/blurtrain preview --config configs/augmented.yaml $(FLAGS)

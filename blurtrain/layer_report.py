@@ -65,8 +65,9 @@ def heaviest(result: Result) -> int:
 
 def _counts(result: Result) -> str:
     heads = ", ".join(shortened(name, 16) for name in result["head_names"]) or "none"
+    split = "" if result["split"] == "all" else f"{result['split']} "
     rest = (
-        f": {plural(result['n_images'], result['split'] + ' image')} at {result['side']} px, "
+        f": {plural(result['n_images'], split + 'image')} at {result['side']} px, "
         f"{plural(len(result['layers']), 'convolution')}, heads: {heads}"
     )
     return wrapped(shortened(result["network"], max(NARROWEST, WIDTH - len(rest))) + rest)
@@ -117,10 +118,17 @@ def _layer_head(result: Result, shown: Sequence[int]) -> list[list[str]]:
     blurs = [result["blurs"][place] for place in shown]
     strengths = [blur_name(blur).removeprefix(blur["family"]).strip() or "1" for blur in blurs]
     return [
-        ["", "", "", "", "", *("e" for _ in blurs), "", ""],
-        ["#", "layer", "shape", "||W||", "L"]
-        + [f"{blur['family'][:5]} {shortened(strength, 5)}" for blur, strength in zip(blurs, strengths, strict=True)]
-        + ["spectral", "product"],
+        ["", "", "", "", "", *(f"e {blur['family'][:5]}" for blur in blurs), "", ""],
+        [
+            "#",
+            "layer",
+            "shape",
+            "||W||",
+            "L",
+            *(shortened(strength, 7) for strength in strengths),
+            "spectral",
+            "product",
+        ],
     ]
 
 
