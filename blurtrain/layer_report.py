@@ -26,6 +26,7 @@ WHOLE = 100  # layers up to which each has its line
 SHOWN = 30  # lines where there are more
 BESIDE = 5  # blurs for which a line has room with two numbers each
 READABLE = 18  # characters that are left of a layer's name, for which blurs make room
+WIDER = "wider than"  # in the reasons of `blurtrain.bounds.wider`
 READINGS = ("triangle", "young", "l1", "spectral", "joint")  # of a layer's constant
 
 
@@ -214,6 +215,10 @@ def _parts(result: Result) -> str:
 def _missing(result: Result) -> Iterator[str]:
     """Why layers have no bound, or not every one, or no product."""
     order = [blur_name(blur) for blur in result["blurs"]]
+    for place, blurs in _grouped(_too_narrow(result)).items():
+        wide = [blur for blur in order if blur in set().union(*blurs.values())]
+        words = f"the kernel{'s' * (len(wide) > 1)} of {', '.join(wide)} {'are' if len(wide) > 1 else 'is'}"
+        yield wrapped(f"no bound: {words} {WIDER} {place} ({named(list(blurs))})")
     for reason, blurs in _grouped(_without_any(result)).items():
         only = ", ".join(blur for blur in order if blur in set().union(*blurs.values()))
         only = "" if only == ", ".join(order) else f" at {only}"
@@ -238,8 +243,17 @@ def _without_any(result: Result) -> Iterator[tuple[str, str, str]]:
     """Reason, layer and blur where there is no bound at all."""
     for layer in result["layers"]:
         for blur, local in zip(result["blurs"], layer["local"], strict=True):
-            if reason := layer["no_bound"] or local["reason"]:
+            reason = layer["no_bound"] or local["reason"]
+            if reason and WIDER not in reason:
                 yield reason, layer["name"], blur_name(blur)
+
+
+def _too_narrow(result: Result) -> Iterator[tuple[str, str, str]]:
+    """Map, layer and blur where the kernel is wider than the map."""
+    for layer in result["layers"]:
+        for blur, local in zip(result["blurs"], layer["local"], strict=True):
+            if WIDER in (local["reason"] or "") and not layer["no_bound"]:
+                yield local["reason"].partition(f"{WIDER} ")[2], layer["name"], blur_name(blur)
 
 
 def _without_some(result: Result) -> Iterator[tuple[str, str, str]]:
