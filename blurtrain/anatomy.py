@@ -20,9 +20,11 @@ from blurtrain.commuting import Bounded
 from blurtrain.config import Config
 from blurtrain.cores import cores
 from blurtrain.decision import LinearHead
+from blurtrain.files import sha256
 from blurtrain.graph import Trace
 from blurtrain.images import ImageSet
 from blurtrain.kernels import kernel
+from blurtrain.lipschitz import matrix_of, norm_of
 from blurtrain.locks import held
 from blurtrain.operators import Gains, Layer, gains
 from blurtrain.progress import progress
@@ -173,12 +175,14 @@ def anatomy(subject: Subject) -> Anatomy:
         BackboneError: As `plan`.
         StoreError: If the norms cannot be stored.
     """
-    planned = plan(subject)
-    return promised_by(subject, planned, _gains(planned.bounded, norm_table(subject)))
+    planned, table = plan(subject), norm_table(subject)
+    return promised_by(subject, planned, _gains(planned.bounded, table), _linear_norms(planned.trace, table))
 
 
-def promised_by(subject: Subject, planned: Plan, known_gains: Iterable[tuple[int, Gains]]) -> Anatomy:
-    """What is promised of a network whose convolutions have certain gains."""
+def promised_by(
+    subject: Subject, planned: Plan, known_gains: Iterable[tuple[int, Gains]], linear_norms: Mapping[int, float]
+) -> Anatomy:
+    """What is promised of a network whose convolutions have certain gains, and linear layers certain norms."""
     norms, promised = {}, {}
     for depth, known in known_gains:
         one = planned.bounded[depth]
@@ -186,7 +190,7 @@ def promised_by(subject: Subject, planned: Plan, known_gains: Iterable[tuple[int
         for view in subject.views:
             if not one.refusal(kernel(view)):
                 promised[depth, view] = bounds(one.layer, known, kernel(view), one.extension)
-    of_nodes = {planned.convolutions[depth].node: norm for depth, norm in norms.items()}
+    of_nodes = {planned.convolutions[depth].node: norm for depth, norm in norms.items()} | dict(linear_norms)
     found = stages(planned.trace, subject.backbone, of_nodes)
     return Anatomy(planned.trace, planned.convolutions, planned.bounded, norms, promised, found)
 
@@ -225,6 +229,20 @@ def _gains(bounded: Mapping[int, Bounded], table: Table) -> Iterator[tuple[int, 
             bar.advance()
     for depth, one in bounded.items():
         yield depth, table.read(_row(one), "gains")[0]
+
+
+def _linear_norms(trace: Trace, table: Table) -> dict[int, float]:
+    """Of every linear layer, by its node: those that networks of old end in take half a minute each."""
+    matrices = {node.index: matrix for node in trace.nodes if (matrix := matrix_of(node)) is not None}
+    rows = {node: np.array([row_id(sha256("linear", m.cpu().numpy().tobytes()))]) for node, m in matrices.items()}
+    missing = [node for node in matrices if not table.has(rows[node])[0]]
+    with held(table.lock, "bounding layers"), progress("norms of linear layers", len(missing), "layer") as bar:
+        table.refresh()
+        for node in missing:
+            if not table.has(rows[node])[0]:
+                table.append(rows[node], {"gains": np.full((1, 1, 1), norm_of(matrices[node]))})
+            bar.advance()
+    return {node: float(table.read(row, "gains").item()) for node, row in rows.items()}
 
 
 def absent(bounded: Mapping[int, Bounded], table: Table) -> list[int]:

@@ -69,19 +69,30 @@ def _largest(tensor: Tensor) -> float:
     return float(tensor.detach().double().abs().max())
 
 
-def _norm(matrix: Tensor) -> float:
-    """The largest singular value, as the root of the smaller Gram matrix's largest eigenvalue."""
+def norm_of(matrix: Tensor) -> float:
+    """The largest singular value, as the root of the smaller Gram matrix's largest eigenvalue.
+
+    Not a number where an entry is none.
+    """
     matrix = matrix.detach().double()
     if not matrix.isfinite().all():
-        return math.inf
+        return math.nan
     gram = matrix @ matrix.T if len(matrix) < matrix.shape[1] else matrix.T @ matrix
     return math.sqrt(max(float(torch.linalg.eigvalsh(gram)[-1]), 0.0)) * ROUNDING
 
 
-def _linear(node: Node) -> Constant:
-    """The constant of x V + b is ||V||."""
+def matrix_of(node: Node) -> Tensor | None:
+    """The weights of a linear layer, scaled as it scales them; None for anything else."""
+    if node.op not in RULES["linear"] or len(node.inputs) != 1:
+        return None
     matrix = node.arguments["weight" if node.op == "linear" else "mat2"]
-    return _norm(matrix) * abs(float(node.arguments.get("alpha", 1)))
+    return matrix * abs(node.arguments.get("alpha", 1)) if isinstance(matrix, Tensor) else None
+
+
+def _linear(node: Node) -> Constant:
+    """X V + b, whose constant is ||V||."""
+    matrix = matrix_of(node)
+    return "it multiplies two of the network's own maps" if matrix is None else norm_of(matrix)
 
 
 def scale_of(norm: Node) -> Float[Tensor, " channels"]:

@@ -45,7 +45,7 @@ def stages(trace: Trace, network: nn.Module, norms: Mapping[int, float]) -> list
         trace: Of the network.
         network: In eval mode.
         norms: By node of a convolution: no less than its norm, with the batch norm that `convolutions` folds into it.
-            That batch norm then counts there, and has constant 1 itself.
+            That batch norm then counts there, and has constant 1 itself. Those of linear layers may be given, too.
 
     Raises:
         BackboneError: If an operation has weights that are not finite numbers.
@@ -56,7 +56,9 @@ def stages(trace: Trace, network: nn.Module, norms: Mapping[int, float]) -> list
     totals: dict[int, Constant] = {INPUT: 1.0}
     for node in trace.nodes:
         name = name_of(node, modules)
-        constant = 1.0 if node.index in folded else norms.get(node.index, _constant(trace, node, modules))
+        constant: Constant = 1.0
+        if node.index not in folded:
+            constant = norms[node.index] if node.index in norms else _constant(trace, node, modules)
         if isinstance(constant, float) and not math.isfinite(constant):
             raise BackboneError(f"{name} has weights that are not finite numbers: give others")
         totals[node.index] = _total(node, name, constant, totals)
