@@ -1771,7 +1771,7 @@ BUGS = (
         "lipschitz",
         'scale: Tensor = (variance.detach().double() + norm.arguments["eps"]).rsqrt()',
         "scale: Tensor = variance.detach().double().rsqrt()",
-        "test_stages.py",
+        "test_stages.py::test_the_constant_of_a_linear_map_is_its_norm",
         "channels that hardly vary have much too large norms",
     ),
     Bug(
@@ -1779,7 +1779,7 @@ BUGS = (
         "lipschitz",
         ' and not norm.arguments.get("training", False)',
         "",
-        "test_stages.py",
+        "test_stages.py::test_what_has_no_constant_says_why",
         "a norm is stated of what depends on the batch",
     ),
     Bug(
@@ -1787,7 +1787,7 @@ BUGS = (
         "lipschitz",
         'max(1.0, abs(float(node.arguments.get("alpha", 1))))',
         "1.0",
-        "test_stages.py",
+        "test_stages.py::test_no_pair_of_inputs_exceeds_a_constant",
         "a weighted skip has the constant of a plain one",
     ),
     Bug(
@@ -1851,7 +1851,7 @@ BUGS = (
         "stages",
         "if len(consumers) == 1 and trace.output != node.index else None",
         "if consumers and trace.output != node.index else None",
-        "test_stages.py",
+        "test_stages.py::test_only_what_alone_sees_a_convolution_joins_its_stage",
         "the error of what others see, too, is that after one of them",
     ),
     Bug(
@@ -1907,7 +1907,7 @@ BUGS = (
         "commuting",
         'F.pad(self._maps, (0, columns, 0, rows), mode="circular")',
         'F.pad(self._maps, (columns, columns, rows, rows), mode="circular")',
-        "test_commuting.py",
+        "test_commuting.py::test_what_is_measured_is_what_a_direct_computation_gives",
         "the output bound of circular layers is too loose",
     ),
     Bug(
@@ -1931,7 +1931,7 @@ BUGS = (
         "commuting",
         "zip(PARTS, (padding, stride - padding, total - stride), strict=True)",
         "zip(PARTS, (padding, stride, total - stride - padding), strict=True)",
-        "test_commuting.py",
+        "test_commuting.py::test_parts_add_up_to_the_change_after_pooling",
         "what the padding does is shown as the stride's",
     ),
     Bug(
@@ -1963,7 +1963,7 @@ BUGS = (
         "propagation",
         "_distances(stacked)[: len(self._views)]",
         "_distances(stacked)[len(self._views) :]",
-        "test_layers.py",
+        "test_layers.py::test_what_is_described_is_what_was_measured",
         "products of constants are those of another change",
     ),
     Bug(
@@ -1971,7 +1971,7 @@ BUGS = (
         "propagation",
         "inputs[0][: place.stop - place.start]",
         "inputs[0][place.start - place.stop :]",
-        "test_layers.py",
+        "test_layers.py::test_what_is_measured_at_a_layer_is_what_its_clean_input_gives_alone",
         "local errors are those of maps that were blurred before",
     ),
     Bug(
@@ -1979,7 +1979,7 @@ BUGS = (
         "propagation",
         "for first in sorted(self._features)",
         "for first in self._features",
-        "test_layers.py",
+        "test_layers.py::test_chunks_may_come_in_any_order",
         "features stand beside the labels of other images",
     ),
     Bug(
@@ -1987,7 +1987,7 @@ BUGS = (
         "propagation",
         "place = slice(first, first + len(pixels))",
         "place = slice(max(0, first - 1), max(0, first - 1) + len(pixels))",
-        "test_layers.py",
+        "test_layers.py::test_errors_are_those_of_the_outputs_seen_by_hooks",
         "images overwrite others' errors",
     ),
     Bug(
@@ -2011,7 +2011,7 @@ BUGS = (
         "decision",
         '"flipped": int(answers.flipped.sum()),',
         '"flipped": int((answers.flipped if labels is None else answers.blurred.argmax(1) != labels).sum()),',
-        "test_decision.py",
+        "test_decision.py::test_flips_accuracies_and_margins_are_counted",
         "what was wrong before seems to be turned by blur",
     ),
     Bug(
@@ -2043,7 +2043,7 @@ BUGS = (
         "decision",
         "margin = best[:, -1] - best[:, -2]",
         "margin = best[:, -1] - best[:, 0]",
-        "test_decision.py",
+        "test_decision.py::test_flips_accuracies_and_margins_are_counted",
         "answers seem to be safer than they are",
     ),
     Bug(
@@ -2059,7 +2059,7 @@ BUGS = (
         "anatomy",
         'loaded.test[np.argsort(loaded.ids[loaded.test], kind="stable")]',
         "loaded.test",
-        "test_layers.py",
+        "test_layers.py::test_the_same_images_are_taken_however_their_files_are_ordered",
         "renamed files give other numbers",
     ),
     Bug(
@@ -2067,7 +2067,7 @@ BUGS = (
         "anatomy",
         "convolution.padding, module.padding_mode, convolution.lipschitz",
         "convolution.padding, module.padding_mode",
-        "test_layers.py",
+        "test_layers.py::test_every_convolution_of_a_branched_network_is_bounded_and_none_violated",
         "layers with SiLU have bounds that are a tenth too low",
     ),
     Bug(
@@ -2075,7 +2075,7 @@ BUGS = (
         "anatomy",
         "norms[depth] = one.layer.norm(known)",
         "norms[depth] = float(known.max())",
-        "test_layers.py",
+        "test_layers.py::test_stages_have_the_norms_of_their_own_layers",
         "layers that reflect are stated to amplify less than they do",
     ),
     Bug(
@@ -2083,7 +2083,7 @@ BUGS = (
         "anatomy",
         "of_nodes = {planned.convolutions[depth].node: norm for depth, norm in norms.items()}",
         "of_nodes = {planned.convolutions[depth].node: norm for depth, norm in enumerate(norms.values())}",
-        "test_layers.py",
+        "test_layers.py::test_stages_have_the_norms_of_their_own_layers",
         "after a layer without a bound the constants are those of others",
     ),
     Bug(
@@ -2091,7 +2091,7 @@ BUGS = (
         "dissection",
         "VIOLATED = 1 + 1e-5",
         "VIOLATED = 1 + 1e-2",
-        "test_layers.py",
+        "test_layers.py::test_a_slight_violation_is_one",
         "bounds that do not hold seem to",
     ),
     Bug(
@@ -2099,7 +2099,7 @@ BUGS = (
         "dissection",
         "(known < 1).sum()",
         "(known <= 1).sum()",
-        "test_layers.py",
+        "test_layers.py::test_constants_below_1_are_counted_among_those_that_there_are",
         "layers that promise nothing seem to promise something",
     ),
     Bug(
@@ -2107,7 +2107,7 @@ BUGS = (
         "dissection",
         '"of": len(known)',
         '"of": len(bounds)',
-        "test_layers.py",
+        "test_layers.py::test_constants_below_1_are_counted_among_those_that_there_are",
         "bounds seem to be below 1 at a smaller share of layers",
     ),
     Bug(
@@ -2115,7 +2115,7 @@ BUGS = (
         "dissection",
         "in features[1 : 1 + len(subject.views)]",
         "in features[1 + len(subject.views) :]",
-        "test_layers.py",
+        "test_layers.py::test_what_is_described_is_what_was_measured",
         "areas are those of other turned answers",
     ),
     Bug(
@@ -2123,7 +2123,7 @@ BUGS = (
         "dissection",
         "for place in (0, 1 + blur))",
         "for place in (0, blur))",
-        "test_layers.py",
+        "test_layers.py::test_what_is_described_is_what_was_measured",
         "heavy blur seems to turn as little as slight blur does",
     ),
     Bug(
@@ -2131,7 +2131,7 @@ BUGS = (
         "dissection",
         "decision.separation(own, flipped[blur])",
         "decision.separation(circular, flipped[blur])",
-        "test_layers.py",
+        "test_layers.py::test_what_is_described_is_what_was_measured",
         "areas are those of other errors",
     ),
     Bug(
@@ -2139,7 +2139,7 @@ BUGS = (
         "dissection",
         "total = float(parts.sum())",
         "total = float(np.abs(parts).sum())",
-        "test_layers.py",
+        "test_layers.py::test_shares_add_up_to_1_where_parts_work_against_each_other",
         "shares do not add up to 1 where a part works against the others",
     ),
     Bug(
@@ -2147,7 +2147,7 @@ BUGS = (
         "dissection",
         "seen.images[blur], seen.outputs[depth])",
         "seen.images[blur], np.ones_like(seen.outputs[depth]))",
-        "test_layers.py",
+        "test_layers.py::test_what_is_described_is_what_was_measured",
         "products of constants are no relative errors",
     ),
     Bug(
@@ -2155,7 +2155,7 @@ BUGS = (
         "dissection",
         "quantiles(ratio(seen.local[depth, blur], measured))",
         "quantiles(ratio(measured, seen.local[depth, blur]))",
-        "test_layers.py",
+        "test_layers.py::test_what_is_measured_at_a_layer_is_what_its_clean_input_gives_alone",
         "bounds are drawn at the inverse of their size",
     ),
     Bug(
