@@ -301,7 +301,7 @@ def test_constants_below_1_are_counted_among_those_that_there_are(tmp_path: Path
     known = anatomy.anatomy(some)
     constants = (1.0, None, 0.5, 3.0)
     promised = {
-        (depth, view): bounds | {"joint": Bound(constants[depth])} for (depth, view), bounds in known.promised.items()
+        (depth, view): {**bounds, "joint": Bound(constants[depth])} for (depth, view), bounds in known.promised.items()
     }
     result = dissection.described(some, replace(known, promised=promised), anatomy.measured(some, known))
     for entry in (entry for entry in result["below_one"] if entry["reading"] == "joint"):
@@ -330,7 +330,8 @@ def test_stages_have_the_norms_of_their_own_layers(tmp_path: Path) -> None:
         nn.Conv2d(4, 3, 1),
         nn.Conv2d(3, 3, 1, padding=1, padding_mode="reflect"),
     )
-    mirror = network[3]
+    single, mirror = network[2], network[3]
+    assert isinstance(single, nn.Conv2d)
     assert isinstance(mirror, nn.Conv2d)
     nn.init.dirac_(mirror.weight)
     some = subject(network, tmp_path)
@@ -340,7 +341,7 @@ def test_stages_have_the_norms_of_their_own_layers(tmp_path: Path) -> None:
     assert constants == {layer["name"]: layer["norm"] for layer in result["layers"]}
     assert constants["0"] is None
     assert constants["3"] == pytest.approx(2)  # a pixel beside a corner comes up four times
-    assert constants["2"] == pytest.approx(float(torch.linalg.matrix_norm(network[2].weight[..., 0, 0], 2)), rel=0.02)
+    assert constants["2"] == pytest.approx(float(torch.linalg.matrix_norm(single.weight[..., 0, 0], 2)), rel=0.02)
 
 
 def test_product_of_constants_is_never_below_what_is_measured(tmp_path: Path) -> None:

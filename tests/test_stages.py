@@ -350,7 +350,7 @@ def forked(x: Tensor, first: nn.Module, norm: nn.Module, second: nn.Module) -> T
 
 
 def rectified(x: Tensor, first: nn.Module, norm: nn.Module, second: nn.Module) -> Tensor:
-    y = first(x)
+    y: Tensor = first(x)
     z: Tensor = second(norm(y.relu()))
     return z + y
 
