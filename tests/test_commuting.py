@@ -68,6 +68,11 @@ def wrapped(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.stack([[convolve2d(p, weights, mode="same", boundary="wrap") for p in image] for image in maps])
 
 
+def unbiased(bounded: Bounded, layer: Layer) -> Bounded:
+    """The linear part alone, of another layer with as many outputs."""
+    return Bounded(layer, np.zeros(len(bounded.bias)), torch.clone)
+
+
 def lengths(maps: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt((maps**2).sum((1, 2, 3))))
 
@@ -85,10 +90,14 @@ def test_what_is_measured_is_what_a_direct_computation_gives(drawn: tuple[Bounde
         clean, blurred = exact, wrapped(exact, kernel(view).weights)
     change = lengths(outputs(bounded, clean) - outputs(bounded, blurred))
     np.testing.assert_allclose(found.change, change, rtol=2e-5, atol=2e-5)
+    alone = replace(bounded.layer, stride=(1, 1), padding=(0, 0, 0, 0))
     if bounded.layer.mode == "zeros":  # of all positions, without stride and bias
-        alone = replace(bounded.layer, stride=(1, 1), padding=(0, 0, 0, 0))
-        linear = outputs(Bounded(alone, np.zeros(len(bounded.bias)), torch.clone), spread(exact, np.ones((1, 1)), room))
+        linear = outputs(unbiased(bounded, alone), spread(exact, np.ones((1, 1)), room))
         np.testing.assert_allclose(found.linear, lengths(linear), rtol=1e-5)
+    if bounded.layer.mode == "circular":  # once around the torus
+        rows, columns = bounded.layer.reach
+        once = np.pad(exact, [(0, 0), (0, 0), (0, rows), (0, columns)], mode="wrap")
+        np.testing.assert_allclose(found.linear, lengths(outputs(unbiased(bounded, alone), once)), rtol=1e-5)
     np.testing.assert_allclose(found.difference, lengths(clean - blurred), rtol=1e-5)
     np.testing.assert_allclose(found.image, lengths(exact), rtol=1e-5)
 
@@ -110,9 +119,15 @@ def test_no_bound_is_violated_and_all_that_exist_are_compared(drawn: tuple[Bound
 def test_parts_add_up_to_the_change_after_pooling(drawn: tuple[Bounded, Tensor, Blur]) -> None:
     bounded, maps, view = drawn
     found, exact = Convolved(bounded, maps).parts(kernel(view)), maps.double().numpy()
-    change = outputs(bounded, exact) - outputs(bounded, wrapped(exact, kernel(view).weights))
-    whole = (change.mean((2, 3)) ** 2).sum(1)
-    np.testing.assert_allclose(sum(found[name] for name in PARTS), whole, rtol=1e-3, atol=1e-6)
+    both = exact, wrapped(exact, kernel(view).weights)
+    linear = (unbiased(bounded, layer) for layer in (replace(bounded.layer, stride=(1, 1)), bounded.layer))
+    padding, strided, whole = (
+        (outputs(one, both[0]) - outputs(one, both[1])).mean((2, 3)) for one in (*linear, bounded)
+    )
+    parts = dict(zip(PARTS, (padding, strided - padding, whole - strided), strict=True))
+    for name, part in parts.items():
+        np.testing.assert_allclose(found[name], (part * whole).sum(1), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(sum(found[name] for name in PARTS), (whole**2).sum(1), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -76,13 +76,13 @@ def test_a_change_along_the_largest_singular_vector_attains_the_heads_bound() ->
 
 
 def test_flips_accuracies_and_margins_are_counted() -> None:
-    some = head([[1.0, 0.0], [0.0, 1.0]])
-    clean, blurred = np.array([[3.0, 1.0], [2.0, 1.0], [0.0, 4.0]]), np.array([[0.0, 1.0], [3.0, 1.0], [0.0, 1.0]])
-    found = described(some, clean, blurred, np.array([0, 0, 1]))
-    assert (found["flipped"], found["accuracy_clean"]) == (1, 1.0)
-    assert found["accuracy_blurred"] == pytest.approx(2 / 3)
-    assert found["margin"] == pytest.approx((2 + 1 + 4) / 3)
-    assert found["change_over_margin"]["q50"] == pytest.approx(1.0)  # of 3 / 2, 1 / 1 and 3 / 4
+    some = head([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    clean = np.array([[3.0, 1.0, 0.0], [2.0, 1.0, -1.0], [0.0, 4.0, -1.0], [1.0, 2.0, -5.0]])
+    blurred = np.array([[0.0, 1.0, 0.0], [3.0, 1.0, -1.0], [0.0, 1.0, -1.0], [1.0, 3.0, -5.0]])
+    found = described(some, clean, blurred, np.array([0, 0, 1, 0]))  # the last one is wrong before and after
+    assert (found["flipped"], found["accuracy_clean"], found["accuracy_blurred"]) == (1, 0.75, 0.5)
+    assert found["margin"] == pytest.approx((2 + 1 + 4 + 1) / 4)
+    assert found["change_over_margin"]["q50"] == pytest.approx(1.0)  # of 3 / 2, 1 / 1, 3 / 4 and 1 / 1
 
 
 def test_a_flip_needs_a_change_of_the_margin_over_root_two() -> None:

@@ -2,30 +2,39 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from blurtrain import anatomy, dissection, layers, operators, propagation
+from blurtrain import anatomy, backbones, dissection, layers, lipschitz, operators, propagation
 from blurtrain.anatomy import Subject
 from blurtrain.backbones import FrozenBackbone, default_preprocessing
-from blurtrain.bounds import NAMES
+from blurtrain.blur import blur_pixels
+from blurtrain.bounds import NAMES, Bound
 from blurtrain.cli import main
-from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig
+from blurtrain.commuting import PARTS, Convolved
+from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig
 from blurtrain.decision import LinearHead
 from blurtrain.errors import BackboneError, RunError
 from blurtrain.images import ImageSet
+from blurtrain.kernels import kernel
 from blurtrain.layers import Question
 from blurtrain.operators import Layer
+from blurtrain.propagation import Meter
 from blurtrain.store import ID
-from blurtrain.views import Blur
+from blurtrain.views import CLEAN, Blur
+from tests.conftest import SIDE
+from tests.test_families import LARGE, LAST, SIDES
+from tests.test_tracing import Standardised
 
 VIEWS = (Blur("gaussian", 0.5), Blur("gaussian", 1.0), Blur("motion", 3.0, 45.0))
+STRONG = (Blur("gaussian", 2.0), Blur("gaussian", 6.0))
 FEW = Question(images=4, blurs=(BlurGrid("gaussian", (0.5, 1.0)),))
 
 
@@ -49,19 +58,27 @@ def made(config: Config) -> Path:
     return layers.layers(config, FEW)
 
 
+@dataclass
 class _Drawn:
     """Pixels of noise that is smooth, as photographs are."""
 
+    side: int
+
     def read(self, positions: np.ndarray) -> np.ndarray:
         noise = np.stack([np.random.default_rng(position).random((3, 4, 4)) for position in positions])
-        return (255 * noise.repeat(8, 2).repeat(8, 3)).astype(np.uint8)
+        size = self.side // 4
+        return (255 * noise.repeat(size, 2).repeat(size, 3)).astype(np.uint8)
 
 
 def subject(network: nn.Module, cache: Path, views: tuple[Blur, ...] = VIEWS, images: int = 3) -> Subject:
     """A network of the test's own on a few images of 32 px, with a head on its features."""
     features = network.eval()(torch.zeros(1, 3, 32, 32)).flatten(1).shape[1]
     preprocessing = replace(default_preprocessing("glyphnet"), geometry=replace(GEOMETRY, resize=32, crop=32))
-    backbone = FrozenBackbone(network, "drawn", preprocessing, features)
+    return subject_of(FrozenBackbone(network, "drawn", preprocessing, features), cache, views, images)
+
+
+def subject_of(backbone: FrozenBackbone, cache: Path, views: tuple[Blur, ...], images: int) -> Subject:
+    """A network on a few images, with a head on its features."""
     positions, generator = np.arange(images), np.random.default_rng(1)
     loaded = ImageSet(
         classes=("a", "b"),
@@ -74,10 +91,10 @@ def subject(network: nn.Module, cache: Path, views: tuple[Blur, ...] = VIEWS, im
         validation=positions[:0],
         test=positions,
         native_scale=1.0,
-        pixels=_Drawn(),
+        pixels=_Drawn(backbone.preprocessing.geometry.crop),
         skipped={},
     )
-    head = LinearHead("head", generator.standard_normal((2, features)), np.zeros(2))
+    head = LinearHead("head", generator.standard_normal((2, backbone.features)), np.zeros(2))
     return Subject(backbone, backbone.fingerprint(), loaded, positions, positions % 2, [head], views, cache)
 
 
@@ -141,6 +158,7 @@ def test_every_convolution_of_a_branched_network_is_bounded_and_none_violated(tm
     by_name = {layer["name"]: layer for layer in found["layers"]}
     assert by_name["stem.0"]["batch_norm"] == "stem.1"
     assert [by_name[name]["activation"] for name in ("stem.0", "wide", "skip")] == ["hardtanh", "silu", None]
+    assert [by_name[name]["lipschitz"] for name in ("stem.0", "wide", "skip")] == [1.0, 1.09984, 1.0]
     for name in ("mirrored", "wrapped", "last"):
         bounds = by_name[name]["local"][0]["bounds"]
         without = {bound for bound in NAMES if bounds[bound]["constant"] is None}
@@ -153,7 +171,8 @@ def test_every_convolution_of_a_branched_network_is_bounded_and_none_violated(tm
 
 def test_errors_are_those_of_the_outputs_seen_by_hooks(tmp_path: Path) -> None:
     stages = (nn.Conv2d(3, 5, 3, 2), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 4, 3))
-    some = subject(randomised(nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())), tmp_path)
+    network = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    some = subject(randomised(network), tmp_path, images=propagation.CHUNK + 2)
     known = anatomy.anatomy(some)
     seen = anatomy.measured(some, known)
     outputs: dict[int, Tensor] = {}
@@ -161,9 +180,6 @@ def test_errors_are_those_of_the_outputs_seen_by_hooks(tmp_path: Path) -> None:
         some.backbone.network.get_submodule(str(place)).register_forward_hook(
             lambda _m, _i, out, place=place: outputs.update({place: out})
         )
-    from blurtrain.blur import blur_pixels
-    from blurtrain.views import CLEAN
-
     pixels = some.images.read_pixels(some.positions)
     for blur, view in enumerate(VIEWS):
         for border, one in enumerate((view, replace(view, border="circular"))):
@@ -175,6 +191,157 @@ def test_errors_are_those_of_the_outputs_seen_by_hooks(tmp_path: Path) -> None:
             np.testing.assert_allclose(seen.errors[0, blur, border], errors[0], rtol=1e-4)
             np.testing.assert_allclose(seen.errors[1, blur, border], errors[1], rtol=1e-4)
             np.testing.assert_allclose(seen.feature_errors[blur, border], errors[2], rtol=1e-4)
+
+
+def plain_network() -> nn.Module:
+    """Two convolutions, with weights that are always the same."""
+    stages = (nn.Conv2d(3, 5, 3, 2), nn.BatchNorm2d(5), nn.SiLU(), nn.Conv2d(5, 4, 3))
+    network = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, 0, 0.2, generator)
+    return randomised(network)
+
+
+def median(values: np.ndarray) -> Any:  # noqa: ANN401 - pytest's approx has no type
+    return pytest.approx(float(np.median(values)), rel=1e-4)
+
+
+def test_what_is_measured_at_a_layer_is_what_its_clean_input_gives_alone(tmp_path: Path) -> None:
+    some = subject(plain_network(), tmp_path, images=propagation.CHUNK + 2)
+    known = anatomy.anatomy(some)
+    seen = anatomy.measured(some, known)
+    result = dissection.described(some, known, seen)
+    inputs: list[Tensor] = []
+    for place in (0, 3):
+        module = some.backbone.network.get_submodule(str(place))
+        module.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
+    some.backbone(torch.from_numpy(some.images.read_pixels(some.positions)) / 255)
+    for depth, convolution in enumerate(known.convolutions):
+        alone = Convolved(known.bounded[depth], inputs[depth].detach())
+        for blur, view in enumerate(VIEWS):
+            found = alone.blurred(kernel(view))
+            np.testing.assert_allclose(seen.local[depth, blur], found.change / seen.outputs[depth], rtol=1e-3)
+            for name, ratios in found.ratios(known.promised[depth, view]).items():
+                np.testing.assert_allclose(seen.ratios[name][depth, blur], ratios, rtol=1e-3)
+            parts = alone.parts(kernel(view))
+            sums = [parts[part].sum() for part in PARTS]
+            np.testing.assert_allclose(seen.parts[depth, blur], sums, rtol=1e-2, atol=1e-3 * sum(sums))
+            local = result["layers"][depth]["local"][blur]
+            assert local["error"]["median"] == median(found.change / seen.outputs[depth])
+            spectral = local["bounds"]["spectral"]
+            assert spectral["relative"] == median(spectral["constant"] * found.image / seen.outputs[depth])
+            lipschitz = local["bounds"]["lipschitz"]
+            assert lipschitz["constant"] == known.norms[depth] * convolution.lipschitz
+            assert lipschitz["relative"] == median(lipschitz["constant"] * found.difference / seen.outputs[depth])
+
+
+def test_what_is_described_is_what_was_measured(tmp_path: Path) -> None:
+    some = subject(plain_network(), tmp_path, STRONG, images=32)
+    known = anatomy.anatomy(some)
+    seen = anatomy.measured(some, known)
+    weights = np.array([[1.0, -2.0, 0.5, 1.5], [0.0, 0.0, 0.0, 0.0]])
+    halved = -np.median(seen.features[0].astype(float) @ weights[0])  # each class is the answer to half of the images
+    head = LinearHead("head", weights, np.array([halved, 0.0]))
+    some = replace(some, heads=[head])
+    result = dissection.described(some, known, seen)
+    pixels = some.images.read_pixels(some.positions)
+    clean, *others = (
+        torch.from_numpy(blur_pixels(pixels, view)) for view in (CLEAN, *STRONG, *map(propagation.circular, STRONG))
+    )
+    answers, *changed = (head.logits(some.backbone(image).double().numpy()).argmax(1) for image in (clean, *others))
+    turned = [answers != after for after in changed]
+    assert all(0 < one.sum() < 32 for one in turned)
+    for blur, view in enumerate(STRONG):
+        assert (turned[blur] != turned[blur + len(STRONG)]).any()  # the borders can be told apart
+        distances = (others[blur] - clean).double().flatten(1).norm(dim=1).numpy()
+        np.testing.assert_allclose(seen.images[blur], distances, rtol=1e-4)
+        decided = result["decision"][blur]["head"]
+        assert decided["flipped"] == turned[blur].sum()
+        assert decided["accuracy_blurred"] == (changed[blur] == some.labels).mean()
+        sizes = np.linalg.norm(seen.features[0].astype(float), axis=1)
+        places = [*zip(result["layers"], seen.errors, seen.outputs, strict=True)]
+        for part, errors, outputs in (*places, (result["features"], seen.feature_errors, sizes)):
+            propagated = part["propagated"][blur]
+            own, circular = errors[blur]
+            assert propagated[view.border]["q50"] == median(own)
+            assert propagated["circular"]["q50"] == median(circular)
+            assert propagated["auc"]["head"]["auc"] == pytest.approx(roc_auc_score(turned[blur], own))
+            assert propagated["product"] == median(part["cumulative"] * distances / outputs)
+
+
+def test_chunks_may_come_in_any_order(tmp_path: Path) -> None:
+    some = subject(plain_network(), tmp_path, images=6)
+    known = anatomy.anatomy(some)
+    found = []
+    for starts in ((0, 2, 4), (4, 0, 2)):
+        meter = Meter(known.trace, known.convolutions, known.bounded, known.promised, VIEWS, 6)
+        for start in starts:
+            meter.take(some.backbone, some.images.read_pixels(some.positions[start : start + 2]), start)
+        found.append(meter.measured())
+    for name in ("errors", "outputs", "images", "local", "parts", "features"):
+        np.testing.assert_array_equal(getattr(found[1], name), getattr(found[0], name))
+
+
+def test_a_slight_violation_is_one(tmp_path: Path) -> None:
+    some = subject(plain_network(), tmp_path)
+    known = anatomy.anatomy(some)
+    seen = anatomy.measured(some, known)
+    seen.ratios["l1"][1, 0, 2] = 1 + 1e-4
+    seen.ratios["joint"][0, 1, 0] = 1.0
+    seen.ratios["joint"][0, 1, 1] = np.nan
+    found = dissection.described(some, known, seen)["violations"]
+    assert found == {"checked": 2 * len(VIEWS) * 3 * len(NAMES) - 1, "count": 1, "largest": 1 + 1e-4}
+
+
+def test_constants_below_1_are_counted_among_those_that_there_are(tmp_path: Path) -> None:
+    network = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(4)))
+    some = subject(network, tmp_path)
+    known = anatomy.anatomy(some)
+    constants = (1.0, None, 0.5, 3.0)
+    promised = {
+        (depth, view): {**bounds, "joint": Bound(constants[depth])} for (depth, view), bounds in known.promised.items()
+    }
+    result = dissection.described(some, replace(known, promised=promised), anatomy.measured(some, known))
+    for entry in (entry for entry in result["below_one"] if entry["reading"] == "joint"):
+        assert (entry["below"], entry["of"]) == (1, 3)
+        assert (entry["least"], entry["median"], entry["largest"]) == (0.5, 1.0, 3.0)
+    assert len(result["below_one"]) == 5 * len(VIEWS)
+
+
+def test_shares_add_up_to_1_where_parts_work_against_each_other(tmp_path: Path) -> None:
+    some = subject(plain_network(), tmp_path)
+    known = anatomy.anatomy(some)
+    seen = anatomy.measured(some, known)
+    parts = np.broadcast_to([2.0, -1.0, 1.0], seen.parts.shape)
+    result = dissection.described(some, known, replace(seen, parts=parts))
+    for layer in result["layers"]:
+        assert [local["shares"] for local in layer["local"]] == [
+            {"padding": 1.0, "stride": -0.5, "nonlinearity": 0.5}
+        ] * len(VIEWS)
+
+
+def test_stages_have_the_norms_of_their_own_layers(tmp_path: Path) -> None:
+    """Also after a layer without a norm, and with padding that repeats pixels."""
+    network = nn.Sequential(
+        Standardised(3, 3, 1),
+        nn.Conv2d(3, 4, 3),
+        nn.Conv2d(4, 3, 1),
+        nn.Conv2d(3, 3, 1, padding=1, padding_mode="reflect"),
+    )
+    single, mirror = network[2], network[3]
+    assert isinstance(single, nn.Conv2d)
+    assert isinstance(mirror, nn.Conv2d)
+    nn.init.dirac_(mirror.weight)
+    some = subject(network, tmp_path)
+    known = anatomy.anatomy(some)
+    result = dissection.described(some, known, anatomy.measured(some, known))
+    constants = {stage["name"]: stage["constant"] for stage in result["stages"] if stage["kind"] == "convolution"}
+    assert constants == {layer["name"]: layer["norm"] for layer in result["layers"]}
+    assert constants["0"] is None
+    assert constants["3"] == pytest.approx(2)  # a pixel beside a corner comes up four times
+    assert constants["2"] == pytest.approx(float(torch.linalg.matrix_norm(single.weight[..., 0, 0], 2)), rel=0.02)
 
 
 def test_product_of_constants_is_never_below_what_is_measured(tmp_path: Path) -> None:
@@ -317,6 +484,18 @@ def test_images_are_taken_evenly_of_all_classes(config: Config) -> None:
     assert len(anatomy.chosen(loaded, 10**6)) == len(loaded.test)
 
 
+def test_the_same_images_are_taken_however_their_files_are_ordered(config: Config) -> None:
+    from blurtrain import images
+
+    loaded = images.load(config.data, GEOMETRY, config.cache)
+    order = np.random.default_rng(0).permutation(len(loaded.ids))
+    others = replace(
+        loaded, ids=loaded.ids[order], labels=loaded.labels[order], test=np.flatnonzero(np.isin(order, loaded.test))
+    )
+    taken, also = loaded.ids[anatomy.chosen(loaded, 7)], others.ids[anatomy.chosen(others, 7)]
+    assert [*taken] == [*also]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -357,3 +536,67 @@ def test_json_has_no_nan(made: Path) -> None:
 
     json.loads((made / layers.RESULT).read_text(encoding="utf-8"), parse_constant=refuse)
     assert propagation.SHARED == 16  # the images that shares are stated for in docs/layers.md
+
+
+# Every family
+
+
+GATES = ("efficientnet", "mobilenet_v3", "regnet_y")  # that scale channels by a function of all of them
+
+
+def of_family(name: str) -> FrozenBackbone:
+    """Small images, random weights, and batch norms that are not the identity; the embedded network as it is."""
+    side = SIDES.get(name, SIDE)
+    weights = "embedded" if name == "glyphnet" else "none"
+    found = backbones.load(BackboneConfig(name=name, weights=weights, resize=side, crop=side))
+    if weights == "none":
+        generator = torch.Generator().manual_seed(0)
+        for module in found.network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                module.running_mean.normal_(0, 0.1, generator=generator)
+                for tensor in (module.running_var, module.weight.data):
+                    tensor.uniform_(0.5, 1.5, generator=generator)
+    return found
+
+
+def frobenius(matrix: Tensor) -> float:
+    """No less than the norm, and there at once: that of VGG's first linear layer takes half a minute."""
+    return float(matrix.double().norm())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["glyphnet", *LAST])
+def test_nothing_is_violated_or_left_out_in_any_family(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name in LARGE:
+        monkeypatch.setattr(lipschitz, "_norm", frobenius)
+    some = subject_of(of_family(name), tmp_path, VIEWS[:2], 2)
+    ran: list[str] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, path=path: ran.append(path))
+        for path, module in some.backbone.network.named_modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    some.backbone(torch.zeros(1, 3, some.side, some.side))
+    for hook in hooks:
+        hook.remove()
+    known = anatomy.anatomy(some)
+    result = dissection.described(some, known, anatomy.measured(some, known))
+    assert [layer["name"] for layer in result["layers"]] == ran
+    assert result["violations"]["count"] == 0
+    compared = 0
+    for layer in result["layers"]:
+        assert layer["norm"] > 0
+        for local in layer["local"]:
+            assert local["reason"] or local["bounds"].keys() == set(NAMES)
+            for bound in local["bounds"].values():
+                assert (bound["largest"] is None) == (bound["constant"] is None) == bool(bound["reason"])
+                compared += len(some.positions) * (bound["largest"] is not None)
+    assert result["violations"]["checked"] == compared > 0
+    for stage in result["stages"]:
+        assert (stage["constant"] is None) == bool(stage["no_bound"])
+    assert (result["features"]["cumulative"] is None) == name.startswith(GATES)
+    assert all(layer["cumulative"] or layer["no_cumulative"] for layer in result["layers"])
