@@ -28,7 +28,7 @@ from blurtrain.lipschitz import matrix_of, norm_of
 from blurtrain.locks import held
 from blurtrain.operators import Gains, Layer, gains
 from blurtrain.progress import progress
-from blurtrain.propagation import CHUNK, Measured, Meter
+from blurtrain.propagation import Measured, Meter, at_once
 from blurtrain.stages import Convolution, Stage, convolutions, stages
 from blurtrain.store import Ids, Table, row_id
 from blurtrain.tracing import trace
@@ -118,27 +118,6 @@ def chosen(loaded: ImageSet, count: int) -> Int64[np.ndarray, " images"]:
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """A network's operations, its convolutions, and what can be said of these before any image is seen.
-
-    Args:
-        trace: Of one forward pass.
-        convolutions: In the order in which they run.
-        bounded: Those of which something can be stated, by their place.
-        norms: Of these.
-        promised: Bounds by place and blur, where there are any.
-        stages: With their Lipschitz constants.
-    """
-
-    trace: Trace
-    convolutions: Sequence[Convolution]
-    bounded: Mapping[int, Bounded]
-    norms: Mapping[int, float]
-    promised: Mapping[tuple[int, Blur], Mapping[str, Bound]]
-    stages: Sequence[Stage]
-
-
-@dataclass(frozen=True)
 class Plan:
     """What is to be bounded.
 
@@ -151,6 +130,23 @@ class Plan:
     trace: Trace
     convolutions: Sequence[Convolution]
     bounded: Mapping[int, Bounded]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What can be said of a network before any image is seen.
+
+    Args:
+        plan: Its operations and convolutions.
+        norms: Of the bounded ones, by their place.
+        promised: Their bounds by place and blur.
+        stages: With their Lipschitz constants.
+    """
+
+    plan: Plan
+    norms: Mapping[int, float]
+    promised: Mapping[tuple[int, Blur], Mapping[str, Bound]]
+    stages: Sequence[Stage]
 
 
 def plan(subject: Subject) -> Plan:
@@ -188,11 +184,12 @@ def promised_by(
         one = planned.bounded[depth]
         norms[depth] = one.layer.norm(known)
         for view in subject.views:
-            if not one.refusal(kernel(view)):
-                promised[depth, view] = bounds(one.layer, known, kernel(view), one.extension)
+            # A kernel that is wider than the map is not applied there, but its constants hold on the map's torus.
+            extension = "circular" if one.refusal(kernel(view)) else one.extension
+            promised[depth, view] = bounds(one.layer, known, kernel(view), extension)
     of_nodes = {planned.convolutions[depth].node: norm for depth, norm in norms.items()} | dict(linear_norms)
     found = stages(planned.trace, subject.backbone, of_nodes)
-    return Anatomy(planned.trace, planned.convolutions, planned.bounded, norms, promised, found)
+    return Anatomy(planned, norms, promised, found)
 
 
 def norm_table(subject: Subject) -> Table:
@@ -258,21 +255,25 @@ def measured(subject: Subject, found: Anatomy) -> Measured:
     """Run the images, a few in each core at a time: the answer does not depend on how many cores there are."""
     memory.keep_freed()
     count = len(subject.positions)
-    meter = Meter(found.trace, found.convolutions, found.bounded, found.promised, subject.views, count)
+    known, together = found.plan, at_once(subject.views)
+    meter = Meter(known.trace, known.convolutions, known.bounded, found.promised, subject.views, count)
     idle: SimpleQueue[FrozenBackbone] = SimpleQueue()
     for _ in range(cores()):
         idle.put(_copied(subject.backbone))  # a network tells one thread alone what it computes
 
     def take(start: int) -> int:
-        some, network = subject.positions[start : start + CHUNK], idle.get()
-        meter.take(network, subject.images.read_pixels(some), start)
-        idle.put(network)
-        return len(some)
+        pixels = subject.images.read_pixels(subject.positions[start : start + together])
+        network = idle.get()
+        try:
+            meter.take(network, pixels, start)
+        finally:
+            idle.put(network)
+        return len(pixels)
 
     pool = ThreadPoolExecutor(cores(), "layers", initializer=torch.set_num_threads, initargs=(1,))
     try:
         with progress("layers", count) as bar:
-            for done in pool.map(take, range(0, count, CHUNK)):
+            for done in pool.map(take, range(0, count, together)):
                 bar.advance(done)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -216,7 +216,9 @@ def _pretrained(words: Sequence[str]) -> None:
 
 def _layers(words: Sequence[str]) -> None:
     parser = _config_parser("layers")
-    parser.add_argument("--images", type=int, default=64, help="how many test images are looked at")
+    parser.add_argument(
+        "--images", type=int, default=64, help="how many are looked at, of the test split; with own_head of all"
+    )
     parser.add_argument(
         "--blurs",
         type=tuple[BlurGrid, ...],

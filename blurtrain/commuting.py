@@ -13,12 +13,15 @@ from torch.nn import functional as F
 from blurtrain.blur import blur_uncropped
 from blurtrain.bounds import ON_IMAGE, Bound, Extension, wider
 from blurtrain.convolution import Kernel
+from blurtrain.decision import ratio
 from blurtrain.operators import Layer
 
 Maps = Float[Tensor, "images channels height width"]
 Padded = Float[Tensor, "images channels rows columns"]
 Outputs = Float[Tensor, "images out down across"]
 Each = Float64[np.ndarray, " images"]
+BLOCK = 1024  # numbers that are added up in single precision
+NOTHING = 1e-10  # of ||delta - k||_1: what is left of such a blur is rounding
 PARTS = ("padding", "stride", "nonlinearity")
 
 
@@ -42,15 +45,10 @@ class Local:
         """The change over each bound that there is: 1 is attained, more would be a violation."""
         of = {"lipschitz": self.difference, "output": self.linear, **dict.fromkeys(ON_IMAGE, self.image)}
         return {
-            name: share(self.change, bound.constant * of[name])
+            name: ratio(self.change, bound.constant * of[name])
             for name, bound in promised.items()
             if bound.constant is not None
         }
-
-
-def share(part: Float64[np.ndarray, "*_"], whole: Float64[np.ndarray, "*_"]) -> Float64[np.ndarray, "*_"]:
-    """A part of a whole; nothing of nothing is nothing."""
-    return np.where(part == 0, 0.0, part / np.maximum(whole, np.finfo(float).tiny))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +71,9 @@ class Bounded:
         return "uncropped" if self.layer.mode == "zeros" else "circular"
 
     def refusal(self, kernel: Kernel) -> str:
-        """Why its input cannot be blurred; empty if it can."""
+        """Why its input cannot be blurred so; empty if it can."""
+        if kernel.distance < NOTHING:
+            return "the kernel blurs nothing"
         return wider(kernel, self.layer) if self.extension == "uncropped" else ""
 
 
@@ -91,15 +91,14 @@ class Convolved:
         weights = torch.from_numpy(bounded.layer.weights).to(maps)
         self._weights = weights.contiguous(memory_format=torch.channels_last)
         self._bias = torch.from_numpy(bounded.bias).to(maps)
-        self._image = norms(self._maps)
         full = self._linear_of_all()
-        self._linear = norms(full)
-        # Where the maps are zero, so is the linear part.
-        self._silent = self._activate(self._bias.view(1, -1, 1, 1).clone())
-        (down, across), (first, left) = self._layer.stride, self._phase()
-        self._clean = self._activate(full[..., first::down, left::across] + self._bias[:, None, None]).sub_(
-            self._silent
-        )
+        self._image, self._linear = norms(self._maps), norms(full)
+        if self._extension == "uncropped":
+            # Where the maps are zero, so is the linear part.
+            self._silent = self._activate(self._bias.view(1, -1, 1, 1).clone())
+            (down, across), (first, left) = self._layer.stride, self._phase()
+            seen = full[..., first::down, left::across] + self._bias[:, None, None]
+            self._clean = self._activate(seen).sub_(self._silent)
 
     def blurred(self, kernel: Kernel) -> Local:
         """Blur the maps such that blur and layer commute, and measure."""
@@ -168,8 +167,9 @@ class Convolved:
 
     def _on_torus(self, kernel: Kernel) -> Maps:
         height, width = self._maps.shape[-2:]
-        transfer = torch.from_numpy(kernel.spectrum(height, width)[:, : width // 2 + 1]).to(torch.complex64)
-        blurred = torch.fft.irfft2(torch.fft.rfft2(self._maps) * transfer, (height, width))
+        spectrum = torch.fft.rfft2(self._maps)
+        transfer = torch.from_numpy(kernel.spectrum(height, width)[:, : width // 2 + 1]).to(spectrum)
+        blurred = torch.fft.irfft2(spectrum * transfer, (height, width))
         return Tensor.contiguous(blurred, memory_format=torch.channels_last)
 
     def _outputs(self, maps: Maps) -> Outputs:
@@ -190,20 +190,35 @@ class Convolved:
         if self._layer.mode == "zeros":
             return self._convolve(F.pad(self._maps, (columns, columns, rows, rows)))
         if self._layer.mode == "circular":
-            return self._convolve(F.pad(self._maps, (0, columns, 0, rows), mode="circular"))
+            return self._convolve(_wrapped(self._maps, (0, columns, 0, rows)))
         return self._convolve(self._padded(self._maps))
 
     def _padded(self, maps: Maps) -> Padded:
         """With the layer's own padding."""
         top, bottom, left, right = self._layer.padding
+        if self._layer.mode == "circular":
+            return _wrapped(maps, (left, right, top, bottom))
         mode = "constant" if self._layer.mode == "zeros" else self._layer.mode
         return F.pad(maps, (left, right, top, bottom), mode=mode)
 
 
 def norms(maps: Float[Tensor, "images ..."]) -> Each:
-    """Over channels and pixels; BLAS adds up in pieces, so that single precision suffices."""
+    """Over channels and pixels, added up in double precision block by block."""
     flat = (maps.permute(0, 2, 3, 1) if maps.dim() == 4 else maps).flatten(1)  # channels are last in memory
-    return np.array([float(torch.dot(one, one)) for one in flat]) ** 0.5
+    whole = flat.shape[1] // BLOCK * BLOCK
+    blocks = flat[:, :whole].view(len(flat), -1, BLOCK)
+    parts = torch.cat([torch.linalg.vector_norm(blocks, dim=2), flat[:, whole:]], 1).double()
+    return np.asarray(torch.linalg.vector_norm(parts, dim=1).numpy())
+
+
+def _wrapped(maps: Maps, margin: tuple[int, int, int, int]) -> Padded:
+    """Continued around the torus at the left, right, top and bottom, however often."""
+    left, right, top, bottom = margin
+    height, width = maps.shape[-2:]
+    rows, columns = (
+        torch.arange(-before, n + after) % n for before, n, after in ((top, height, bottom), (left, width, right))
+    )
+    return maps.index_select(-2, rows).index_select(-1, columns)
 
 
 def _pooled(maps: Maps) -> Float[Tensor, "images channels"]:

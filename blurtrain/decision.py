@@ -60,9 +60,10 @@ def quantiles(values: Float64[np.ndarray, " images"]) -> Figures:
 
 
 def ratio(above: Float64[np.ndarray, "*_"], below: Float64[np.ndarray, "*_"]) -> Float64[np.ndarray, "*_"]:
-    """A quotient; 0 of 0 is 0, and what else is divided by 0 is not a number."""
-    safe = np.where(below > 0, below, 1)
-    return np.where(below > 0, above / safe, np.where(above > 0, np.nan, 0.0))
+    """A quotient; 0 of 0 is 0, and what else is divided by 0 has no limit."""
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite stays so
+        without = np.where(above > 0, np.inf, 0.0 * above)
+        return np.where(below > 0, above / np.where(below > 0, below, 1), without + 0.0 * below)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from jaxtyping import Bool, Float, Float64
 
 from blurtrain import decision
 from blurtrain.anatomy import Anatomy, Subject
-from blurtrain.bounds import NAMES
+from blurtrain.bounds import NAMES, ON_IMAGE
 from blurtrain.commuting import PARTS
 from blurtrain.config import plain
-from blurtrain.decision import quantiles, ratio
+from blurtrain.decision import LinearHead, quantiles, ratio
 from blurtrain.kernels import kernel
 from blurtrain.propagation import Measured
 from blurtrain.stages import Convolution
@@ -25,7 +25,6 @@ STRENGTHS = {
     "motion": (1.2, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 16.0, 20.0),
     "half-gaussian": (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0),
 }
-READINGS = ("triangle", "young", "l1", "spectral", "joint")  # of a layer's constant
 VIOLATED = 1 + 1e-5  # of a bound: beyond what rounding in single precision explains
 Values = dict[str, Any]
 
@@ -44,9 +43,10 @@ def described(subject: Subject, found: Anatomy, seen: Measured) -> Values:
         "below_one": list(_below_one(subject, found)),
         "layers": [
             _layer(subject, found, seen, flips, depth, convolution)
-            for depth, convolution in enumerate(found.convolutions)
+            for depth, convolution in enumerate(found.plan.convolutions)
         ],
         "features": _features(subject, found, seen, flips),
+        "logits": {head.name: _logits(subject, seen, head, flips) for head in subject.heads},
         "stages": [
             {
                 "name": stage.name,
@@ -59,7 +59,7 @@ def described(subject: Subject, found: Anatomy, seen: Measured) -> Values:
         ],
         "decision": [_decided(subject, seen, blur) for blur in range(len(subject.views))],
         "violations": _violations(seen),
-        "no_bound": len(found.convolutions) - len(found.bounded),
+        "no_bound": len(found.plan.convolutions) - len(found.plan.bounded),
     }
 
 
@@ -87,7 +87,7 @@ def _factors(view: Blur, side: int) -> Values:
 def _below_one(subject: Subject, found: Anatomy) -> Iterator[Values]:
     """How many layers have a constant below 1, blur by blur and reading by reading."""
     for view in subject.views:
-        for reading in READINGS:
+        for reading in ON_IMAGE:
             bounds = [some[reading].constant for (_, one), some in found.promised.items() if one == view]
             known = np.array([constant for constant in bounds if constant is not None])
             if len(known):
@@ -118,12 +118,24 @@ def _features(
     subject: Subject, found: Anatomy, seen: Measured, flips: Mapping[str, Bool[np.ndarray, "blurs images"]]
 ) -> Values:
     """What becomes of the errors at the end of the network."""
-    cumulative, sizes = _cumulative(found, found.trace.output), np.linalg.norm(seen.features[0], axis=1)
+    cumulative, sizes = _cumulative(found, found.plan.trace.output), np.linalg.norm(seen.features[0], axis=1)
     propagated = [
         _propagated(view, seen.feature_errors[blur], flips, blur, _product(cumulative, seen.images[blur], sizes))
         for blur, view in enumerate(subject.views)
     ]
     return {"propagated": propagated, **cumulative}
+
+
+def _logits(
+    subject: Subject, seen: Measured, head: LinearHead, flips: Mapping[str, Bool[np.ndarray, "blurs images"]]
+) -> Values:
+    """What becomes of the errors behind a head."""
+    clean, *others = (head.logits(features.astype(np.float64)) for features in seen.features)
+    errors = np.array([ratio(np.linalg.norm(some - clean, axis=1), np.linalg.norm(clean, axis=1)) for some in others])
+    both = errors.reshape(2, len(subject.views), -1)
+    return {
+        "propagated": [_propagated(view, both[:, blur], flips, blur, None) for blur, view in enumerate(subject.views)]
+    }
 
 
 def _product(
@@ -153,7 +165,7 @@ def _layer(
     ]
     return {
         "depth": depth + 1,
-        **_shape(found, depth, convolution),
+        **_shape(convolution),
         **_norms(found, depth, convolution),
         **cumulative,
         "local": [_local(found, seen, depth, blur, view) for blur, view in enumerate(subject.views)],
@@ -161,9 +173,9 @@ def _layer(
     }
 
 
-def _shape(found: Anatomy, depth: int, convolution: Convolution) -> Values:
+def _shape(convolution: Convolution) -> Values:
     """What kind of convolution it is; of one that is no `Conv2d` not all is known."""
-    module, layer = convolution.module, found.bounded.get(depth)
+    module = convolution.module
     height, width = (*convolution.size, None, None)[:2]
     values = {
         "name": convolution.name,
@@ -173,16 +185,16 @@ def _shape(found: Anatomy, depth: int, convolution: Convolution) -> Values:
         "width": width,
     }
     keys = ("in_channels", "out_channels", "kernel", "stride", "padding", "padding_mode", "dilation", "groups")
-    if module is None or layer is None:
+    if module is None:
         return values | dict.fromkeys(keys)
     sizes = (module.in_channels, module.out_channels, module.kernel_size, module.stride, convolution.padding)
     return values | dict(zip(keys, plain((*sizes, module.padding_mode, module.dilation, module.groups)), strict=True))
 
 
 def _norms(found: Anatomy, depth: int, convolution: Convolution) -> Values:
-    if depth not in found.bounded:
+    if depth not in found.plan.bounded:
         return {"no_bound": convolution.no_bound, "norm": None, "young": None, "lipschitz": None}
-    layer = found.bounded[depth].layer
+    layer = found.plan.bounded[depth].layer
     young = layer.young * layer.padding_norm
     return {"no_bound": None, "norm": found.norms[depth], "young": young, "lipschitz": layer.lipschitz}
 
@@ -196,26 +208,26 @@ def _cumulative(found: Anatomy, node: int) -> Values:
 
 
 def _local(found: Anatomy, seen: Measured, depth: int, blur: int, view: Blur) -> Values:
-    if (depth, view) not in found.promised:
-        known = found.bounded.get(depth)
-        reason = found.convolutions[depth].no_bound if known is None else known.refusal(kernel(view))
-        return {"reason": reason, "error": None, "bounds": {}, "shares": None}
-    bounds = {}
+    known = found.plan.bounded.get(depth)
+    if known is None:
+        return {"reason": found.plan.convolutions[depth].no_bound, "error": None, "bounds": {}, "shares": None}
+    bounds, local = {}, seen.local[depth, blur]
     for name in NAMES:
         bound, measured = found.promised[depth, view][name], seen.ratios[name][depth, blur]
-        allowed = quantiles(ratio(seen.local[depth, blur], measured))["q50"]
         bounds[name] = {
             "constant": bound.constant,
             **_mean_and_largest(measured),
-            "relative": allowed,  # to the layer's output
+            "relative": quantiles(ratio(local, measured))["q50"],  # to the layer's output
             "reason": bound.reason or None,
         }
-    local = seen.local[depth, blur]
-    error = {**_mean_and_largest(local), "median": quantiles(local)["q50"]}
     parts = seen.parts[depth, blur]
     total = float(parts.sum())
-    shares = {name: float(part / total) for name, part in zip(PARTS, parts, strict=True)} if total > 0 else None
-    return {"reason": None, "error": error, "bounds": bounds, "shares": shares}
+    return {
+        "reason": known.refusal(kernel(view)) or None,
+        "error": {**_mean_and_largest(local), "median": quantiles(local)["q50"]} if np.isfinite(local).any() else None,
+        "bounds": bounds,
+        "shares": {name: float(part / total) for name, part in zip(PARTS, parts, strict=True)} if total > 0 else None,
+    }
 
 
 def _mean_and_largest(values: Float64[np.ndarray, " images"]) -> Values:
@@ -245,9 +257,9 @@ def _decided(subject: Subject, seen: Measured, blur: int) -> Values:
 
 def _violations(seen: Measured) -> Values:
     """How many comparisons of a measured error with a bound there were, and how many were lost."""
-    ratios = np.concatenate([values[np.isfinite(values)] for values in seen.ratios.values()] or [np.empty(0)])
+    ratios = np.concatenate([values[~np.isnan(values)] for values in seen.ratios.values()] or [np.empty(0)])
     return {
         "checked": len(ratios),
         "count": int((ratios > VIOLATED).sum()),
-        "largest": float(ratios.max()) if len(ratios) else None,
+        "largest": float(ratios.max()) if len(ratios) and np.isfinite(ratios.max()) else None,
     }

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from blurtrain.files import whole_file
-from blurtrain.layer_report import READINGS
-from blurtrain.layer_tables import BOUNDS, Result
+from blurtrain.layer_tables import BOUNDS, READINGS, Result
 from blurtrain.layer_words import Part, blur_name, shortened
 from blurtrain.report import COLOURS, LINES, MOST_COLUMNS
 

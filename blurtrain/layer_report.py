@@ -4,7 +4,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from blurtrain.layer_tables import BOUNDS, SHARES, Result
+from blurtrain.layer_tables import BOUNDS, READINGS, SHARES, Result
 from blurtrain.layer_words import (
     NARROWEST,
     WIDTH,
@@ -27,7 +27,6 @@ SHOWN = 30  # lines where there are more
 BESIDE = 5  # blurs for which a line has room with two numbers each
 READABLE = 18  # characters that are left of a layer's name, for which blurs make room
 WIDER = "wider than"  # in the reasons of `blurtrain.bounds.wider`
-READINGS = ("triangle", "young", "l1", "spectral", "joint")  # of a layer's constant
 
 
 def table(result: Result) -> str:
@@ -52,6 +51,13 @@ def median(part: Part, place: int, result: Result) -> Number | None:
     """The median relative error of a layer, or of the features, when the image is blurred with its own border."""
     values = part["propagated"][place].get(result["blurs"][place]["border"])
     return None if values is None else values["q50"]
+
+
+def behind(result: Result) -> Iterator[tuple[str, Part]]:
+    """What comes after the last layer: features, and logits of every head."""
+    yield "features", result["features"]
+    for name, part in result["logits"].items():
+        yield f"logits {name}", part
 
 
 def heaviest(result: Result) -> int:
@@ -147,10 +153,16 @@ def _layer_rows(result: Result, shown: Sequence[int]) -> Iterator[list[str]]:
             *(number(median(layer, place, result)) for place in shown),
             *(number(max((v for v in values if v is not None), default=None)) for values in (spectral, products)),
         ]
+    for name, part in behind(result):
+        products = [propagated["product"] for propagated in part["propagated"]]
+        errors = (number(median(part, place, result)) for place in shown)
+        yield ["", name, "", "", "", *errors, "", number(max((v for v in products if v is not None), default=None))]
 
 
 def shape(layer: Part) -> str:
     """Kernel, stride, channels, dilation and groups, such as ``3x3/2 64``."""
+    if layer["kernel"] is None:
+        return "-"
     stride, dilation = layer["stride"], layer["dilation"]
     steps = f"{stride[0]}" if len(set(stride)) == 1 else "x".join(map(str, stride))
     return (
@@ -169,6 +181,8 @@ def _violations(result: Result) -> str:
 
 
 def _in_words(violations: Part) -> str:
+    if not violations["checked"]:
+        return "nothing could be compared with a bound"
     amount = plural(violations["count"], "violation") if violations["count"] else "no violation"
     return f"{amount} in {plural(violations['checked'], 'comparison')}"
 
@@ -218,11 +232,12 @@ def _missing(result: Result) -> Iterator[str]:
     for place, blurs in _grouped(_too_narrow(result)).items():
         wide = [blur for blur in order if blur in set().union(*blurs.values())]
         words = f"the kernel{'s' * (len(wide) > 1)} of {', '.join(wide)} {'are' if len(wide) > 1 else 'is'}"
-        yield wrapped(f"no bound: {words} {WIDER} {place} ({named(list(blurs))})")
+        yield wrapped(f"not measured there: {words} {WIDER} {place} ({named(list(blurs))})")
     for reason, blurs in _grouped(_without_any(result)).items():
         only = ", ".join(blur for blur in order if blur in set().union(*blurs.values()))
         only = "" if only == ", ".join(order) else f" at {only}"
-        yield wrapped(f"no bound: {reason} ({named(list(blurs))}{only})")
+        kind = "no bound" if reason in {layer["no_bound"] for layer in result["layers"]} else "not measured there"
+        yield wrapped(f"{kind}: {reason} ({named(list(blurs))}{only})")
     for reason, bounds in _grouped(_without_some(result)).items():
         kinds = " or ".join(bound for bound in BOUNDS if bound in set().union(*bounds.values()))
         yield wrapped(f"no {kinds} bound: {reason} ({named(list(bounds))})")
@@ -260,7 +275,7 @@ def _without_some(result: Result) -> Iterator[tuple[str, str, str]]:
     """Reason, layer and bound where one is missing among others."""
     for layer in result["layers"]:
         for local in layer["local"]:
-            bounds = (local["bounds"] or {}).items()
+            bounds = () if local["reason"] else (local["bounds"] or {}).items()
             yield from ((values["reason"], layer["name"], bound) for bound, values in bounds if values["reason"])
 
 
@@ -277,18 +292,16 @@ def _stages(result: Result) -> Iterator[str]:
 def _classical(result: Result) -> Iterator[str]:
     """The product of Lipschitz constants beside what was measured."""
     place = heaviest(result)
-    blur, features = blur_name(result["blurs"][place]), result["features"]
     last = _last_product(result, place)
     if last is not None:
-        layer, product = last
+        name, part, product = last
         yield wrapped(
-            f"Classical picture at {blur}: the product of Lipschitz constants allows an error of {power(product)} at "
-            f"{shortened(layer['name'], 40)}, the measured median is {said(median(layer, place, result))}.",
+            f"Classical picture at {blur_name(result['blurs'][place])}: the product of Lipschitz constants allows an "
+            f"error of {power(product)} at {shortened(name, 40)}, the measured median is "
+            f"{said(median(part, place, result))}."
         )
-    constant = features["cumulative"]
-    known = f"no product reaches them ({features['no_cumulative']})" if constant is None else f"{power(constant)}"
-    error = said(median(features, place, result))
-    yield wrapped(f"At the features the product of constants: {known}; the median error there is {error}.")
+    if reason := result["features"]["no_cumulative"]:
+        yield wrapped(f"At the features no product is known: {reason}.")
     if heads := "; ".join(_head_norms(result)):
         yield wrapped(f"||V df|| / (||V|| ||df||) over blurs: {heads}.")
 
@@ -306,10 +319,11 @@ def _head_norms(result: Result) -> Iterator[str]:
             yield f"{shortened(name, 24)} head, ||V||_2 = {norm}, {means} on average, {largest} at most"
 
 
-def _last_product(result: Result, place: int) -> tuple[Part, Number] | None:
-    """The last layer that a product of constants reaches, with what it allows."""
-    known = [layer for layer in result["layers"] if layer["propagated"][place]["product"] is not None]
-    return (known[-1], known[-1]["propagated"][place]["product"]) if known else None
+def _last_product(result: Result, place: int) -> tuple[str, Part, Number] | None:
+    """Where the product of constants ends, the features unless it breaks off before, with what it allows there."""
+    parts = [*((layer["name"], layer) for layer in result["layers"]), ("the features", result["features"])]
+    known = [(name, part) for name, part in parts if part["propagated"][place].get("product") is not None]
+    return (*known[-1], known[-1][1]["propagated"][place]["product"]) if known else None
 
 
 # the decision
@@ -318,41 +332,33 @@ def _last_product(result: Result, place: int) -> tuple[Part, Number] | None:
 def _decision(result: Result) -> str:
     if not result["head_names"]:
         return ""
-    rows = [["blur", "head", "turned", "clean", "blurred", "change", "AUC", "95 % interval", "layer"]]
+    rows = [["blur", "head", "turned", "clean", "blurred", "e", "change", "AUC", "95 % interval"]]
     for place, (blur, heads) in enumerate(zip(result["blurs"], result["decision"], strict=True)):
         for name, found in heads.items():
-            best = _best(result, place, name)
-            low, high = best[1]["ci95"] or (None, None) if best else (None, None)
+            auc = result["features"]["propagated"][place]["auc"].get(name) or {}
+            low, high = auc.get("ci95") or (None, None)
             rows.append(
                 [
                     blur_name(blur),
                     name,
                     str(found["flipped"]),
                     *(_percent(found[f"accuracy_{view}"]) for view in ("clean", "blurred")),
+                    number((found["error"] or {}).get("q50")),
                     number((found["change_over_margin"] or {}).get("q50")),
-                    number(best[1]["auc"] if best else None),
+                    number(auc.get("auc")),
                     "unknown" if low is None or high is None else f"{number(low)} to {number(high)}",
-                    best[0] if best else "-",
                 ]
             )
     legend = (
-        f"Turned: answers of {result['n_images']} that blur changes. Clean, blurred: accuracy in %. Change: of the "
-        "logits over the clean margin, median. AUC: the largest of a layer's error for turned against kept answers, "
-        "the layer found on these images."
+        f"Turned: answers of {result['n_images']} that blur changes. Clean, blurred: accuracy in %. e: relative error "
+        "of the logits; change: theirs over the clean margin; medians. AUC: how often an image that turns has the "
+        "larger error at the features than one that stays (layers.csv and decision.png: at every layer)."
     )
-    return "\n".join([wrapped(legend), ruled(rows, shrink=(0, 1, 8), left=(0, 1, 8))])
+    return "\n".join([wrapped(legend), ruled(rows, shrink=(0, 1), left=(0, 1))])
 
 
 def _percent(value: Number | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _best(result: Result, place: int, head: str) -> tuple[str, Part] | None:
-    """Where the error tells turned answers best from others."""
-    parts = [*((layer["name"], layer) for layer in result["layers"]), ("the features", result["features"])]
-    found = [(name, part["propagated"][place]["auc"].get(head)) for name, part in parts]
-    known = [(name, auc) for name, auc in found if auc and auc["auc"] is not None]
-    return max(known, key=lambda one: float(one[1]["auc"])) if known else None
 
 
 def _row_shares(result: Result) -> str:
@@ -360,11 +366,15 @@ def _row_shares(result: Result) -> str:
     if not names:
         return ""
     rows = [["blur", *names]]
+    if all(found["row_share"] is None for heads in result["decision"] for found in heads.values()):
+        return ""
     for blur, heads in zip(result["blurs"], result["decision"], strict=True):
         shares = [(heads.get(name) or {}).get("row_share") for name in names]
         rows.append([blur_name(blur), *(_share(share) for share in shares)])
     title = "How much of the features' squared shift a head can see, ||P df||^2 / ||df||^2: mean (5 to 95 %)"
     chances = {number(heads[name].get("row_chance")) for heads in result["decision"] for name in names} - {"-"}
+    if chances == {"1"}:
+        return "The heads have as many directions as there are features, so they see all of the features' shift."
     if chances:
         title += f"\nA shift without preferred direction: {' or '.join(sorted(chances))}."
     return "\n".join([title, ruled(rows, shrink=range(len(rows[0])))])
@@ -398,8 +408,8 @@ def _under(result: Result, place: int) -> Iterator[str]:
     if last is None:
         yield "no product of Lipschitz constants is known"
     else:
-        where = "" if last[0] is layers[-1] else f" at {last[0]['name']}, the last layer that it reaches"
-        yield f"the product of Lipschitz constants promises {power(last[1])}{where}"
+        where = "" if last[1] is result["features"] else f" at {last[0]}, the last layer that it reaches"
+        yield f"the product of Lipschitz constants allows {power(last[2])}{where}"
 
 
 def _turned(result: Result, place: int) -> Iterator[str]:

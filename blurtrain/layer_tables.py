@@ -5,6 +5,7 @@ from typing import Any
 
 from blurtrain.files import csv_text
 
+READINGS = ("triangle", "young", "l1", "spectral", "joint")  # of a layer's constant
 BOUNDS = ("lipschitz", "triangle", "young", "l1", "spectral", "joint", "output")
 QUANTILES = ("q05", "q25", "q50", "q75", "q95", "mean")
 LAYER = (
@@ -22,7 +23,7 @@ Result = Mapping[str, Any]  # the contents of layers.json
 
 
 def layers_text(result: Result) -> str:
-    """One row for each layer and blur; errors are relative, bounds as the share of them that was measured."""
+    """One row for each layer and blur, then of features and logits: relative errors, shares of bounds."""
     heads = result["head_names"]
     head = [
         *(key if key == "depth" else f"layer_{key}" for key in LAYER),
@@ -34,17 +35,26 @@ def layers_text(result: Result) -> str:
         "product",
         *(f"auc_{name}{end}" for name in heads for end in ("", "_ci95_low", "_ci95_high", "_flipped", "_stayed")),
     ]
+    nothing: Mapping[str, Any] = dict.fromkeys(("reason", "error", "bounds", "shares"))
     rows = [
         [
-            *(_cell(layer[key]) for key in LAYER),
+            *(_cell(part.get(key)) for key in LAYER),
             *(_cell(blur[key]) for key in BLUR),
-            *_local(layer["local"][place]),
-            *_propagated(layer["propagated"][place], blur, heads),
+            *_local(part["local"][place] if "local" in part else nothing),
+            *_propagated(part["propagated"][place], blur, heads),
         ]
-        for layer in result["layers"]
+        for part in (*result["layers"], *_behind(result))
         for place, blur in enumerate(result["blurs"])
     ]
     return csv_text([head, *rows])
+
+
+def _behind(result: Result) -> Iterator[Mapping[str, Any]]:
+    """Features and logits as if they were layers."""
+    depth = len(result["layers"])
+    yield {"depth": depth + 1, "name": "features", **result["features"]}
+    for name, part in result["logits"].items():
+        yield {"depth": depth + 2, "name": f"logits {name}", **part}
 
 
 def _cell(value: object) -> object:

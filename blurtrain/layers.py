@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RESULT = "layers.json"  # written last: it is finished
 TABLE, STAGES = "layers.csv", "stages.csv"
 MOST = 10_000  # images
+MOST_BLURS = 16  # what one image takes of memory
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Question:
 
     def __post_init__(self) -> None:
         require(1 <= self.images <= MOST, "images", f"from 1 to {MOST}", self.images)
-        require(bool(self.blurs), "blurs", "at least one blur", list(self.blurs))
+        require(1 <= len(self.views) <= MOST_BLURS, "blurs", f"from 1 to {MOST_BLURS} blurs", len(self.views))
+        names = [view.name for view in self.views]
+        require(len(set(names)) == len(names), "blurs", "of different names, which strengths and files give", names)
         for view in self.views:
             fits = view != CLEAN and not view.severity and has_kernel(view)
             require(fits, "blurs", f"strengths above 0 of {', '.join(WITH_KERNEL)}", view.name)
@@ -63,7 +66,7 @@ def layers(config: Config, question: Question) -> Path:
     Raises:
         BlurtrainError: Whatever a user can cause.
     """
-    _require_use(config, question)
+    _require_use(config)
     config = _used(config, question)
     folder = _folder(config, question)
     if not question.own_head:
@@ -88,11 +91,12 @@ def forecast(config: Config, question: Question) -> str:
     Raises:
         BlurtrainError: As `layers`.
     """
-    _require_use(config, question)
+    _require_use(config)
     used = _used(config, question)
     folder = _folder(used, question)
     missing = [] if question.own_head else [arm for arm in arms_of(used) if not runs.is_finished(arm)]
     if not missing and runs.is_finished(used, folder, RESULT):
+        _require_seen(folder, _seen(used, question))
         return f"{folder} is finished: the results are shown in about a second."
     from blurtrain import forecast  # imports torch
 
@@ -120,7 +124,8 @@ def _make(config: Config, folder: Path, subject: "Subject", seen: Mapping[str, s
     """Measure, and write tables, pictures, events and last the result."""
     from blurtrain import anatomy, dissection, tensorboard
 
-    say(f"{folder.name}: {len(subject.positions)} images, {len(subject.views)} blurs of them and of each layer's input")
+    counts = f"{len(subject.positions)} images, blurs of them and of each layer's input: {len(subject.views)}"
+    say(f"{folder.name}: {counts}")
     found = anatomy.anatomy(subject)
     result = dissection.described(subject, found, anatomy.measured(subject, found)) | _made_of(config, subject, seen)
     result["finding"] = layer_report.finding(result)
@@ -163,13 +168,13 @@ def read_layers(folder: Path) -> dict[str, Any]:
     return runs.load_run(folder, RESULT, "layers").result
 
 
-def _require_use(config: Config, question: Question) -> None:
+def _require_use(config: Config) -> None:
     if config.cache is False:
         raise ConfigError("cache must be a folder for layers, which stores the norms of each layer, got False")
-    if config.changes_backbone and not question.own_head:
+    if config.changes_backbone:
         key = "bn" if config.bn == "adapt" else "tune"
         raise ConfigError(
-            f"{key} must be {'frozen' if key == 'bn' else 'head'} for layers: both arms share one network"
+            f"{key} must be {'frozen' if key == 'bn' else 'head'} for layers: the network is as it was imported"
         )
 
 

@@ -11,15 +11,24 @@ from torch import Tensor, nn
 
 from blurtrain.blur import blur_pixels
 from blurtrain.bounds import Bound
-from blurtrain.commuting import PARTS, Bounded, Convolved, norms, share
+from blurtrain.commuting import NOTHING, PARTS, Bounded, Convolved, norms
+from blurtrain.decision import ratio
+from blurtrain.errors import BackboneError
 from blurtrain.graph import Trace
 from blurtrain.kernels import kernel
 from blurtrain.stages import Convolution
 from blurtrain.tracing import watch
 from blurtrain.views import CLEAN, Blur
 
-CHUNK = 4  # images that pass the network at once, each clean and through every blur twice
+PASSES = 36  # of the network at once: every image clean and through every blur twice
+WEAK = 0.5  # a kernel nearer to no blur, in ||delta - k||_1, is measured in double precision
 SHARED = 16  # images of which the change after pooling is taken apart: it costs half as much as all the rest
+
+
+def at_once(views: Sequence[Blur]) -> int:
+    """Images that are taken together: memory does not grow with the number of blurs."""
+    return max(1, PASSES // (1 + 2 * len(views)))
+
 
 Pixels = UInt8[np.ndarray, "images 3 height width"]
 
@@ -57,8 +66,8 @@ class Measured:
         """Relative error of the features."""
         clean, others = self.features[0].astype(np.float64), self.features[1:].astype(np.float64)
         change = np.linalg.norm(others - clean, axis=2)
-        size = np.maximum(np.linalg.norm(clean, axis=1), np.finfo(float).tiny)
-        return np.asarray((change / size).reshape(2, -1, len(clean)).transpose(1, 0, 2))
+        errors = ratio(change, np.linalg.norm(clean, axis=1))
+        return np.asarray(errors.reshape(2, -1, len(clean)).transpose(1, 0, 2))
 
 
 class Meter:
@@ -68,7 +77,7 @@ class Meter:
         trace: Of the network.
         convolutions: In it.
         bounded: Those of which something can be stated, by their place.
-        promised: Bounds by place and blur, for those that have any.
+        promised: Their bounds, by place and blur.
         views: The blurs.
         count: Images that will come.
     """
@@ -108,11 +117,7 @@ class Meter:
         images = images.contiguous(memory_format=torch.channels_last)
         stacked = images.view(len(views), len(pixels), *images.shape[1:])
         self._images[:, place] = _distances(stacked)[: len(self._views)]
-        local = {
-            self._convolutions[depth].node: partial(self._locally, depth, place)
-            for depth in self._bounded
-            if any((depth, view) in self._promised for view in self._views)
-        }
+        local = {self._convolutions[depth].node: partial(self._locally, depth, place) for depth in self._bounded}
         propagated = {one.last: partial(self._propagated, depth, place) for depth, one in enumerate(self._convolutions)}
         with torch.no_grad():  # not inference mode, in which other operations run than were traced
             output = watch(network, images, self._trace, local, propagated)
@@ -120,7 +125,7 @@ class Meter:
 
     def measured(self) -> Measured:
         """All of it."""
-        local = share(self._changes, self._outputs[:, None])
+        local = ratio(self._changes, self._outputs[:, None])
         features = np.concatenate([self._features[first] for first in sorted(self._features)], axis=1)
         return Measured(self._errors, self._outputs, self._images, local, self._ratios, self._parts.sum(3), features)
 
@@ -129,22 +134,29 @@ class Meter:
         stacked = output.view(-1, count, *output.shape[1:])
         sizes = norms(stacked[0])
         distances = _distances(stacked)
-        errors = share(distances, sizes)
+        if not (np.isfinite(sizes).all() and np.isfinite(distances).all()):
+            raise BackboneError(f"{self._convolutions[depth].name} gives values that are not finite numbers")
+        errors = ratio(distances, sizes)
         self._outputs[depth, place] = sizes
         self._errors[depth, ..., place] = errors.reshape(2, -1, count).transpose(1, 0, 2)
 
     def _locally(self, depth: int, place: slice, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        convolved = Convolved(self._bounded[depth], inputs[0][: place.stop - place.start])
+        maps, bounded = inputs[0][: place.stop - place.start], self._bounded[depth]
+        known: dict[torch.dtype, Convolved] = {}
         for blur, view in enumerate(self._views):
-            promised = self._promised.get((depth, view))
-            if promised is None:
+            made = kernel(view)
+            if made.distance < NOTHING:
                 continue
-            found = convolved.blurred(kernel(view))
-            self._changes[depth, blur, place] = found.change
-            for name, ratio in found.ratios(promised).items():
-                self._ratios[name][depth, blur, place] = ratio
+            dtype = torch.float64 if made.distance < WEAK else maps.dtype
+            if dtype not in known:
+                known[dtype] = Convolved(bounded, maps.to(dtype))
+            if not bounded.refusal(made):
+                found = known[dtype].blurred(made)
+                self._changes[depth, blur, place] = found.change
+                for name, part in found.ratios(self._promised[depth, view]).items():
+                    self._ratios[name][depth, blur, place] = part
             if place.start < SHARED:
-                parts = convolved.parts(kernel(view))
+                parts = known[dtype].parts(made)
                 self._parts[depth, blur, :, place] = [parts[part] for part in PARTS]
 
 

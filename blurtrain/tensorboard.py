@@ -117,7 +117,7 @@ def _add_figures(writer: SummaryWriter, tag: str, figures: Mapping[str, Path]) -
 
 
 def write_layers(folder: Path, result: Mapping[str, Any], figures: Mapping[str, Path] = MappingProxyType({})) -> None:
-    """Write the events of a network's layers: at step 1 its first convolution, after the last one the features.
+    """Write the events of a network's layers: its first convolution at step 1, after the last features and logits.
 
     Tags name the blur alone, so that networks overlay. What is not known has no point.
 
@@ -140,6 +140,10 @@ def write_layers(folder: Path, result: Mapping[str, Any], figures: Mapping[str, 
                 _add_known(writer, f"layers {blur['name']}", values, layer["depth"])
             features = _propagated(result["features"]["propagated"][place], blur["border"])
             _add_known(writer, f"layers {blur['name']}", features, len(result["layers"]) + 1)
+            for name, part in result["logits"].items():
+                found = part["propagated"][place]
+                errors = {f"error logits {name}": (found.get(blur["border"]) or {}).get("q50")}
+                _add_known(writer, f"layers {blur['name']}", errors, len(result["layers"]) + 2)
         _add_figures(writer, "layers", figures)
 
 

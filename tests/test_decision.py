@@ -106,6 +106,7 @@ def test_what_has_no_head_of_its_own_says_nothing_of_it() -> None:
 
 
 def test_quotients_with_nothing() -> None:
-    np.testing.assert_array_equal(ratio(np.array([0.0, 2.0, 3.0]), np.array([0.0, 0.0, 2.0])), [0.0, np.nan, 1.5])
-    assert quantiles(np.array([np.nan]))["q50"] is None
+    np.testing.assert_array_equal(ratio(np.array([0.0, 2.0, 3.0]), np.array([0.0, 0.0, 2.0])), [0.0, np.inf, 1.5])
+    assert np.isnan(ratio(np.array([np.nan, 1.0]), np.array([0.0, np.nan]))).all()
+    assert quantiles(np.array([np.nan, np.inf]))["q50"] is None
     assert quantiles(np.array([np.nan, 2.0]))["mean"] == 2.0

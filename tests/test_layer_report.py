@@ -139,9 +139,8 @@ def fabricated(
 ) -> Json:
     """A plausible result: errors and constants grow with depth and strength."""
     layers = [layer(at, n, blurs, heads, names) for at in range(n)]
-    features = {"propagated": [propagated(b, place, 1.1, heads, None) for place, b in enumerate(blurs)]}
-    for one in features["propagated"]:
-        del one["product"]
+    end = 0.3 * 2.5**n if n else None
+    features = {"propagated": [propagated(b, place, 1.1, heads, end) for place, b in enumerate(blurs)]}
     stages = [
         {"name": one["name"], "kind": "convolution", "constant": one["norm"], "no_bound": None}
         | {"cumulative": one["cumulative"]}
@@ -159,6 +158,9 @@ def fabricated(
         "below_one": [entry for place, blur in enumerate(blurs) for entry in below(blur, place, n)],
         "layers": layers,
         "features": {**features, "cumulative": 2.5**n, "no_cumulative": None},
+        "logits": {
+            name: {"propagated": [{**one, "product": None} for one in features["propagated"]]} for name in heads
+        },
         "stages": stages,
         "decision": [
             {name: decision(place, number) for number, name in enumerate(heads)} for place, _ in enumerate(blurs)
@@ -204,12 +206,14 @@ def blank() -> Json:
     result.update(n_images=1, violations={"checked": 0, "count": 0, "largest": None})
     for entry in result["below_one"]:
         entry.update(below=0, of=0, least=None, median=None, largest=None)
-    for part in (*result["layers"], result["features"]):
+    for part in (*result["layers"], result["features"], *result["logits"].values()):
         for found in part["propagated"]:
             for border in ("reflect101", "circular"):
                 found[border] = None
             for auc in found["auc"].values():
                 auc.update(auc=None, ci95=None, flipped=0, stayed=1)
+    for found in result["features"]["propagated"]:
+        found["product"] = None
     for heads in result["decision"]:
         for head in heads.values():
             head.update(flipped=0, accuracy_clean=None, accuracy_blurred=None, change_over_margin=None)
@@ -351,7 +355,7 @@ def test_every_reason_is_shown() -> None:
     text = plain(layer_report.table(result))
     layers = [one["name"] for one in result["layers"] if one["no_bound"]]
     assert f"no bound: {GATED} ({', '.join(layers[:4])} and {len(layers) - 4} more)" in text
-    assert "no bound: the kernel of gaussian 4 is wider than the map of 13 x 13 px (" in text
+    assert "not measured there: the kernel of gaussian 4 is wider than the map of 13 x 13 px (" in text
     assert f"no joint or output bound: {BORDERS} (" in text
     assert f"no product: {GATED} (" in text
     assert f"no product reaches them ({GATED})" in text
@@ -376,8 +380,8 @@ def test_stages_without_a_constant_are_counted_by_reason() -> None:
 
 def test_the_classical_picture_stands_beside_what_was_measured() -> None:
     text = plain(layer_report.table(fabricated()))
-    product, median = 0.3 * 2.5**26, fabricated()["layers"][-1]["propagated"][2]["reflect101"]["q50"]
-    said = f"allows an error of 10^{round(np.log10(product))} at features.25.squeeze.conv, the measured median is "
+    product, median = 0.3 * 2.5**26, fabricated()["features"]["propagated"][2]["reflect101"]["q50"]
+    said = f"allows an error of 10^{round(np.log10(product))} at the features, the measured median is "
     assert said + f"{median:.3f}".lstrip("0") in text
     assert "baseline head, ||V||_2 = 3.25, .210 on average, .440 at most" in text
 
@@ -392,18 +396,20 @@ def test_the_decision_has_a_row_for_each_blur_and_head() -> None:
             cells = re.split(r"\s{2,}", line)[2:]
             assert int(cells[0]) == found["flipped"]
             assert cells[1:3] == ["90.0", f"{100 * found['accuracy_blurred']:.1f}"]
-            assert float(cells[3]) == pytest.approx(found["change_over_margin"]["q50"])
-            assert cells[-1] == "the features"
+            assert float(cells[3]) == pytest.approx(found["error"]["q50"])
+            assert float(cells[4]) == pytest.approx(found["change_over_margin"]["q50"])
+            auc = result["features"]["propagated"][place]["auc"][name]
+            assert float(cells[5]) == pytest.approx(auc["auc"], abs=5e-4)
     (shares,) = re.findall(r"^gaussian 4 .*\(.*$", text, re.MULTILINE)
     assert re.split(r"\s{2,}", shares)[1:] == [".300 (.100 to .500)", ".200 (.100 to .500)"]
 
 
-def test_the_best_layer_is_the_one_with_the_largest_auc() -> None:
+def test_the_area_is_that_of_the_features() -> None:
     result = fabricated(names="conv{}".format)
-    result["layers"][7]["propagated"][1]["auc"]["augmented"].update(auc=0.97, ci95=[0.9, 0.99])
+    result["features"]["propagated"][1]["auc"]["augmented"].update(auc=0.97, ci95=[0.9, 0.99])
     text = layer_report.table(result)
     (line,) = re.findall(r"^gaussian 4 +augmented .*$", text, re.MULTILINE)
-    assert re.split(r"\s{2,}", line)[-3:] == [".970", ".900 to .990", "conv7"]
+    assert re.split(r"\s{2,}", line)[-2:] == [".970", ".900 to .990"]
 
 
 def test_without_heads_there_is_no_decision() -> None:
@@ -465,7 +471,7 @@ def test_finding_is_one_sentence_made_from_the_numbers() -> None:
         "squeezenet1_1 at 224 px: 26 convolutions, no violation in 40,000 comparisons; under motion 9 at 45 degrees "
         "spectral constants are below 1 at 1 of 26 layers, the median error is "
         f"{first:.3f} after the first convolution and {last:.3f} at the features, ".replace(" 0.", " .")
-        + f"the product of Lipschitz constants promises 10^{round(np.log10(0.3 * 2.5**26))}; "
+        + f"the product of Lipschitz constants allows 10^{round(np.log10(0.3 * 2.5**26))}; "
         "the augmented head turns 21 of 64 answers, the baseline head 25."
     )
 
@@ -479,7 +485,7 @@ def set_first(result: Json) -> None:
 
 
 def set_product(result: Json) -> None:
-    result["layers"][-1]["propagated"][2]["product"] = 3e77
+    result["features"]["propagated"][2]["product"] = 3e77
 
 
 def set_below(result: Json) -> None:
@@ -503,7 +509,7 @@ def set_heaviest(result: Json) -> None:
     [
         (set_error, ".777 at the features"),
         (set_first, ".0777 after the first convolution"),
-        (set_product, "promises 10^77;"),
+        (set_product, "allows 10^77;"),
         (set_below, "below 1 at 19 of 26 layers"),
         (set_violations, "2 violations in 40,000 comparisons"),
         (set_flipped, "the augmented head turns 59 of 64 answers, the baseline head 25."),
@@ -522,11 +528,11 @@ def test_finding_without_heads_or_product_says_nothing_of_them() -> None:
     assert "head" not in without_heads()["finding"]
     assert "its own head turns 1 of 1 answer." in one_image()["finding"]
     result = fabricated(2)
-    for one in result["layers"]:
+    for one in (*result["layers"], result["features"]):
         for found in one["propagated"]:
             found["product"] = None
     assert "no product of Lipschitz constants is known" in layer_report.finding(result)
-    assert "promises .750 at features.0.0.block.0.0, the last layer that it reaches" in blank()["finding"]
+    assert "allows .750 at features.0.0.block.0.0, the last layer that it reaches" in blank()["finding"]
     assert "0 convolutions" in no_layers()["finding"]
 
 
@@ -542,7 +548,8 @@ def test_finding_is_one_line(made: Callable[[], Json]) -> None:
 def test_every_layer_and_blur_is_a_row(made: Callable[[], Json]) -> None:
     result = made()
     rows = rows_of(layer_tables.layers_text(result))
-    expected = [(one["name"], blur["name"]) for one in result["layers"] for blur in result["blurs"]]
+    names = [*(one["name"] for one in result["layers"]), "features", *(f"logits {name}" for name in result["logits"])]
+    expected = [(name, blur["name"]) for name in names for blur in result["blurs"]]
     assert [(row["layer_name"], row["blur_name"]) for row in rows] == expected
     stages = rows_of(layer_tables.stages_text(result))
     assert [row["name"] for row in stages] == [stage["name"] for stage in result["stages"]]
@@ -551,7 +558,7 @@ def test_every_layer_and_blur_is_a_row(made: Callable[[], Json]) -> None:
 def test_rows_hold_the_numbers_of_the_result() -> None:
     result = gated()
     n = len(result["blurs"])
-    for number, row in enumerate(rows_of(layer_tables.layers_text(result))):
+    for number, row in enumerate(rows_of(layer_tables.layers_text(result))[: n * len(result["layers"])]):
         one, place = result["layers"][number // n], number % n
         local, found = one["local"][place], one["propagated"][place]
         assert int(row["depth"]) == one["depth"]

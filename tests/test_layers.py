@@ -12,16 +12,26 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from blurtrain import anatomy, backbones, dissection, layers, lipschitz, operators, propagation
+from blurtrain import (
+    anatomy,
+    backbones,
+    dissection,
+    layer_report,
+    layer_tables,
+    layers,
+    lipschitz,
+    operators,
+    propagation,
+)
 from blurtrain.anatomy import Subject
 from blurtrain.backbones import FrozenBackbone, default_preprocessing
 from blurtrain.blur import blur_pixels
 from blurtrain.bounds import NAMES, Bound
 from blurtrain.cli import main
-from blurtrain.commuting import PARTS, Convolved
+from blurtrain.commuting import PARTS, Convolved, norms
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig
 from blurtrain.decision import LinearHead
-from blurtrain.errors import BackboneError, RunError
+from blurtrain.errors import BackboneError, ConfigError, RunError, StoreError
 from blurtrain.images import ImageSet
 from blurtrain.kernels import kernel
 from blurtrain.layers import Question
@@ -101,14 +111,14 @@ def subject_of(backbone: FrozenBackbone, cache: Path, views: tuple[Blur, ...], i
 GEOMETRY = default_preprocessing("glyphnet").geometry
 
 
-def found_in(network: nn.Module, cache: Path) -> dict[str, Any]:
+def found_in(network: nn.Module, cache: Path, views: tuple[Blur, ...] = VIEWS) -> dict[str, Any]:
     """What is found in a network of the test's own, with weights drawn anew but always the same."""
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         spread = 1 / parameter[0].numel() ** 0.5
         parameter.data[parameter.data.isfinite()] = 0
         parameter.data += torch.randn(parameter.shape, generator=generator) * spread
-    some = subject(network, cache)
+    some = subject(network, cache, views)
     known = anatomy.anatomy(some)
     return dissection.described(some, known, anatomy.measured(some, known))
 
@@ -172,7 +182,7 @@ def test_every_convolution_of_a_branched_network_is_bounded_and_none_violated(tm
 def test_errors_are_those_of_the_outputs_seen_by_hooks(tmp_path: Path) -> None:
     stages = (nn.Conv2d(3, 5, 3, 2), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 4, 3))
     network = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    some = subject(randomised(network), tmp_path, images=propagation.CHUNK + 2)
+    some = subject(randomised(network), tmp_path, images=propagation.at_once(VIEWS) + 2)
     known = anatomy.anatomy(some)
     seen = anatomy.measured(some, known)
     outputs: dict[int, Tensor] = {}
@@ -209,7 +219,7 @@ def median(values: np.ndarray) -> Any:  # noqa: ANN401 - pytest's approx has no 
 
 
 def test_what_is_measured_at_a_layer_is_what_its_clean_input_gives_alone(tmp_path: Path) -> None:
-    some = subject(plain_network(), tmp_path, images=propagation.CHUNK + 2)
+    some = subject(plain_network(), tmp_path, images=propagation.at_once(VIEWS) + 2)
     known = anatomy.anatomy(some)
     seen = anatomy.measured(some, known)
     result = dissection.described(some, known, seen)
@@ -218,8 +228,8 @@ def test_what_is_measured_at_a_layer_is_what_its_clean_input_gives_alone(tmp_pat
         module = some.backbone.network.get_submodule(str(place))
         module.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
     some.backbone(torch.from_numpy(some.images.read_pixels(some.positions)) / 255)
-    for depth, convolution in enumerate(known.convolutions):
-        alone = Convolved(known.bounded[depth], inputs[depth].detach())
+    for depth, convolution in enumerate(known.plan.convolutions):
+        alone = Convolved(known.plan.bounded[depth], inputs[depth].detach())
         for blur, view in enumerate(VIEWS):
             found = alone.blurred(kernel(view))
             np.testing.assert_allclose(seen.local[depth, blur], found.change / seen.outputs[depth], rtol=1e-3)
@@ -276,7 +286,7 @@ def test_chunks_may_come_in_any_order(tmp_path: Path) -> None:
     known = anatomy.anatomy(some)
     found = []
     for starts in ((0, 2, 4), (4, 0, 2)):
-        meter = Meter(known.trace, known.convolutions, known.bounded, known.promised, VIEWS, 6)
+        meter = Meter(known.plan.trace, known.plan.convolutions, known.plan.bounded, known.promised, VIEWS, 6)
         for start in starts:
             meter.take(some.backbone, some.images.read_pixels(some.positions[start : start + 2]), start)
         found.append(meter.measured())
@@ -353,8 +363,8 @@ def test_product_of_constants_is_never_below_what_is_measured(tmp_path: Path) ->
 
 def test_chunks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
-    for chunk in (1, 2, 3):
-        monkeypatch.setattr(anatomy, "CHUNK", chunk)
+    for passes in (7, 14, 21):  # 1, 2 and 3 images
+        monkeypatch.setattr(propagation, "PASSES", passes)
         results.append(found_in(nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 4, 3)), tmp_path))
     for other in results[1:]:
         for layer, first in zip(other["layers"], results[0]["layers"], strict=True):
@@ -502,7 +512,7 @@ def test_the_same_images_are_taken_however_their_files_are_ordered(config: Confi
         (["--images", "0"], "images must be from 1 to 10000, got 0"),
         (["--blurs", "[{family: zoom, severity: [1]}]"], "blurs must be strengths above 0 of gaussian"),
         (["--blurs", "[{family: gaussian, strengths: [0]}]"], "blurs must be strengths above 0 of gaussian"),
-        (["--blurs", "[]"], "blurs must be at least one blur"),
+        (["--blurs", "[]"], "blurs must be from 1 to 16 blurs, got 0"),
         (["--cache", "false"], "cache must be a folder for layers"),
         (["--bn", "adapt"], "bn must be frozen for layers"),
     ],
@@ -600,3 +610,98 @@ def test_nothing_is_violated_or_left_out_in_any_family(
         assert (stage["constant"] is None) == bool(stage["no_bound"])
     assert (result["features"]["cumulative"] is None) == name.startswith(GATES)
     assert all(layer["cumulative"] or layer["no_cumulative"] for layer in result["layers"])
+
+
+@pytest.mark.parametrize("view", [Blur("gaussian", 0.15), Blur("gaussian", 0.2), Blur("motion", 1.001, 0.0)], ids=str)
+def test_rounding_is_no_violation_where_there_is_hardly_a_blur(view: Blur, tmp_path: Path) -> None:
+    found = found_in(plain_network(), tmp_path, (view,))
+    assert found["violations"]["checked"] > 0
+    assert found["violations"]["count"] == 0
+    assert found["violations"]["largest"] < 1
+
+
+@pytest.mark.parametrize("view", [Blur("gaussian", 0.1), Blur("defocus", 0.5), Blur("motion", 1.0, 0.0)], ids=str)
+def test_a_kernel_that_blurs_nothing_is_not_measured(view: Blur, tmp_path: Path) -> None:
+    found = found_in(plain_network(), tmp_path, (view,))
+    assert found["violations"]["checked"] == 0
+    for layer in found["layers"]:
+        assert layer["local"][0]["reason"] == "the kernel blurs nothing"
+        assert layer["local"][0]["shares"] is None
+
+
+def test_a_kernel_wider_than_the_map_has_constants_and_shares(tmp_path: Path) -> None:
+    found = found_in(plain_network(), tmp_path, (Blur("gaussian", 8.0),))
+    counts = {entry["reading"]: entry["of"] for entry in found["below_one"]}
+    assert counts == dict.fromkeys(("triangle", "young", "l1", "spectral"), len(found["layers"]))
+    for layer in found["layers"]:
+        local = layer["local"][0]
+        assert "wider than the map" in local["reason"]
+        assert local["error"] is None
+        assert local["bounds"]["spectral"]["mean"] is None
+        assert sum(local["shares"].values()) == pytest.approx(1)
+
+
+def test_a_small_map_may_wrap_around_more_than_once(tmp_path: Path) -> None:
+    network = nn.Sequential(
+        nn.AdaptiveAvgPool2d(3), nn.Conv2d(3, 4, 5, padding=2, padding_mode="circular"), nn.ReLU(), nn.Conv2d(4, 4, 1)
+    )
+    found = found_in(network, tmp_path, (Blur("gaussian", 0.5), Blur("gaussian", 4.0)))
+    assert found["violations"]["count"] == 0
+    assert all(part["bounds"]["joint"]["largest"] is not None for part in found["layers"][0]["local"])
+
+
+def test_what_overflows_is_a_sentence(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
+    some = subject(network, tmp_path)
+    for parameter in network.parameters():
+        parameter.data.abs_().add_(1).mul_(1e30)
+    with pytest.raises(BackboneError, match="1 gives values that are not finite numbers"):
+        anatomy.measured(some, anatomy.anatomy(some))
+
+
+def test_pixels_that_cannot_be_read_end_the_work(tmp_path: Path) -> None:
+    class Failing:
+        def read(self, _: np.ndarray) -> np.ndarray:
+            raise StoreError("damaged")
+
+    some = subject(plain_network(), tmp_path, images=40)
+    known = anatomy.anatomy(some)
+    broken = replace(some, images=replace(some.images, pixels=Failing()))
+    with pytest.raises(StoreError, match="damaged"):
+        anatomy.measured(broken, known)
+
+
+def test_norms_are_exact_for_large_even_maps() -> None:
+    for shape in ((2, 64, 112, 112), (1, 3, 7, 5), (2, 1, 1, 1)):
+        maps = torch.full(shape, 0.37).contiguous(memory_format=torch.channels_last)
+        expected = 0.37 * np.sqrt(np.prod(shape[1:]))
+        np.testing.assert_allclose(norms(maps), expected, rtol=1e-6)
+
+
+def test_every_layer_without_bound_stands_in_the_report(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+            self.weight = nn.Parameter(torch.randn(4, 4, 3, 3))
+
+        def forward(self, images: Tensor) -> Tensor:
+            maps = torch.erf(self.first(images)).sinh()
+            maps = nn.functional.conv2d(self.second(maps).sinh(), self.weight)
+            features: Tensor = maps.mean((2, 3))
+            return features
+
+    result = found_in(Odd(), tmp_path) | {"split": "test", "finding": "-"}
+    text = " ".join(layer_report.table(result).split())
+    reasons = [layer["no_bound"] for layer in result["layers"]]
+    assert sum(map(bool, reasons)) == 3
+    for reason in filter(None, reasons):
+        assert reason in text
+    assert layer_tables.layers_text(result)
+    assert layer_report.finding(result)
+
+
+def test_blurs_of_one_name_are_refused() -> None:
+    grids = (BlurGrid("psf", (1.0,), file="a/lens.npy"), BlurGrid("psf", (1.0,), file="b/lens.npy"))
+    with pytest.raises(ConfigError, match="blurs must be of different names"):
+        Question(blurs=grids)

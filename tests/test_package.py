@@ -39,7 +39,7 @@ LADDER = [
     *("options", "warps", "blur", "metrics", "inference", "differences", "rows", "curvature", "lbfgs", "store"),
     *("decoding", "glyphs", "folders", "sources", "splits", "reduction", "reading", "images"),
     *("glyphnet", "cutting", "weights", "backbones", "catalogue", "batchnorm"),
-    *("graph", "tracing", "lipschitz", "stages", "operators", "bounds", "commuting", "propagation", "decision"),
+    *("graph", "tracing", "lipschitz", "stages", "operators", "bounds", "decision", "commuting", "propagation"),
     *("engines", "features", "adaptation", "heads", "fitting"),
     *(
         "runs",

@@ -186,7 +186,7 @@ def test_layers_stand_at_their_depth_and_the_features_after_them(tmp_path: Path)
             "error": [one["reflect101"]["q50"] for one in found],
             "error circular": [one["circular"]["q50"] for one in found],
             "auc augmented": [one["auc"]["augmented"]["auc"] for one in found],
-            "product log10": [np.log10(one["product"]) for one in found[:-1]],
+            "product log10": [np.log10(one["product"]) for one in found],
             "local error": [layer["local"][place]["error"]["mean"] for layer in result["layers"]],
             "local spectral": [layer["local"][place]["bounds"]["spectral"]["largest"] for layer in result["layers"]],
         }
