@@ -358,7 +358,7 @@ def test_every_reason_is_shown() -> None:
     assert "not measured there: the kernel of gaussian 4 is wider than the map of 13 x 13 px (" in text
     assert f"no joint or output bound: {BORDERS} (" in text
     assert f"no product: {GATED} (" in text
-    assert f"no product reaches them ({GATED})" in text
+    assert f"At the features no product is known: {GATED}." in text
 
 
 @pytest.mark.parametrize("n", [1, 3, 160])
@@ -486,6 +486,10 @@ def set_first(result: Json) -> None:
 
 def set_product(result: Json) -> None:
     result["features"]["propagated"][2]["product"] = 3e77
+
+
+def set_layer_product(result: Json) -> None:
+    result["layers"][-1]["propagated"][2]["product"] = 3e77
 
 
 def set_below(result: Json) -> None:
@@ -646,7 +650,7 @@ def set_bound(result: Json) -> None:
         ("error", set_first),
         ("error", set_error),
         ("bounds", set_bound),
-        ("bounds", set_product),
+        ("bounds", set_layer_product),
         ("constants", set_constant),
         ("constants", set_kernel),
         ("decision", set_auc),

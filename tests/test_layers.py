@@ -655,7 +655,7 @@ def test_what_overflows_is_a_sentence(tmp_path: Path) -> None:
     some = subject(network, tmp_path)
     for parameter in network.parameters():
         parameter.data.abs_().add_(1).mul_(1e30)
-    with pytest.raises(BackboneError, match="1 gives values that are not finite numbers"):
+    with pytest.raises(BackboneError, match=r"[01] gives values that are not finite numbers"):
         anatomy.measured(some, anatomy.anatomy(some))
 
 
