@@ -99,7 +99,7 @@ BUGS = (
     ),
     Bug(
         "training images counted as test images",
-        "sources",
+        "folder_source",
         'for place, split in places.items() if split == "test"}',
         'for place, split in places.items() if split != "validation"}',
         "test_pretrained.py::test_of_split_folders_the_test_split_alone_is_used",
@@ -485,7 +485,7 @@ BUGS = (
     ),
     Bug(
         "classes of photographs by their own order",
-        "sources",
+        "folder_source",
         "label = {known: i for i, known in enumerate(classes)}",
         "label = {text_of(folder.name): i for i, folder in enumerate(folders)}",
         "test_real.py::test_they_are_images_like_all_others_and_in_no_split",
