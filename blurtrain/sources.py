@@ -2,13 +2,14 @@
 
 import functools
 import hashlib
+import io
 import stat
 from abc import ABC, abstractmethod
 from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -22,6 +23,7 @@ SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validat
 
 
 Header = tuple[str, int, int]  # format, width and height
+File = io.BufferedReader | io.BytesIO  # what an image's bytes are read from
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions of them
@@ -176,7 +178,7 @@ class StoredSource(ABC):
         self.notes: list[str] = []
 
     @abstractmethod
-    def _open(self, index: int) -> BinaryIO:
+    def _open(self, index: int) -> File:
         """An image file's bytes, to be read once from their beginning."""
 
     @abstractmethod
@@ -219,7 +221,7 @@ class FileSource(StoredSource):
         except OSError:
             return 0
 
-    def _open(self, index: int) -> BinaryIO:
+    def _open(self, index: int) -> File:
         """The file; whatever would never end when it is read, such as a pipe, is refused."""
         path = self._paths[index]
         found = path.stat()
