@@ -1,10 +1,14 @@
 """Images that something lists by name, class and split: which of them are used, and what is refused."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from blurtrain.errors import DataError
-from blurtrain.sources import Item
+from blurtrain.sources import SPLITS, Item
+
+# At the beginning of a file's name, and no other word: `train-000.tar`, not `trains.tar`.
+SPLIT_WORD = re.compile(rf"({'|'.join(sorted(SPLITS, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
 
 
 class Listing(NamedTuple):
@@ -79,3 +83,27 @@ def _require_splits(root: str, found: set[str], *, trained: bool, given: bool) -
                 + ("both train and test are needed, or no splits at all, which are then made by content" * trained)
                 + ("it is needed, or no splits at all" * (not trained))
             )
+
+
+def splits_of_files(root: str, names: Sequence[str], notes: list[str], *, trained: bool) -> list[str | None]:
+    """The split that each file's name begins with; none where all begin with the same one and more are needed.
+
+    Args:
+        root: What the files are called together.
+        names: Of the files, without their folders.
+        notes: To which is added that a word plays no part.
+        trained: Whether a head is to be trained on them.
+
+    Raises:
+        DataError: If some begin with a split and others do not.
+    """
+    words = [SPLIT_WORD.match(name) for name in names]
+    splits = [None if word is None else SPLITS[word[1].lower()] for word in words]
+    if None in splits and any(splits):
+        odd = names[splits.index(None)]
+        raise DataError(f"{odd} of {root} begins with no split and others do: begin all with train, val or test")
+    if len(set(splits)) == 1 and splits[0] is not None and (trained or splits[0] != "test"):
+        use = "their images are split by content" if trained else "all their images are tested on"
+        notes.append(f"note: all files of {root} are called {splits[0]}: {use}")
+        return [None] * len(splits)
+    return splits

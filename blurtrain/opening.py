@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from blurtrain.config import DataConfig
+from blurtrain.errors import DataError
 from blurtrain.folder_source import ExtraSource, FolderSource
-from blurtrain.folders import is_folder
+from blurtrain.folders import folders_in, is_folder
+from blurtrain.hub_sets import HubSource
 from blurtrain.manifests import ManifestSource
 from blurtrain.roots import kind_of
+from blurtrain.shards import ShardSource
 from blurtrain.sources import GlyphSource, Joined, LetterSource, Source
+from blurtrain.torchvision_sets import TorchvisionSource
 
 
 def open_source(config: DataConfig, extra_tests: Mapping[str, str] | None = None, *, trained: bool = True) -> Source:
@@ -37,5 +41,26 @@ def _source(config: DataConfig, *, trained: bool) -> Source:
             return LetterSource(drawn.test, drawn.seed)
         case "manifest" if not is_folder(root):
             return ManifestSource(root, trained=trained)
+        case "shards" if not is_folder(root):
+            return ShardSource(config.root, Path(config.folder), download=config.download, trained=trained)
+        case "torchvision":
+            return TorchvisionSource(config.root, Path(config.folder), download=config.download, trained=trained)
+        case "hub":
+            return HubSource(config.root, download=config.download, trained=trained)
         case _:
+            _refuse_shards(root)
             return FolderSource(root, trained=trained)
+
+
+def _refuse_shards(root: Path) -> None:
+    """A folder of tar files alone could be many things, so the shards are named.
+
+    Raises:
+        DataError: If there are tar files and no folders.
+    """
+    shards = sorted(root.glob("*.tar")) if is_folder(root) else []
+    if shards and not folders_in(root):
+        raise DataError(
+            f"{root} has tar files ({shards[0].name}) and no class folders: "
+            f"name the shards by a pattern, such as {root}/{{train,test}}-{{000..003}}.tar"
+        )
