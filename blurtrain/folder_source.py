@@ -30,7 +30,8 @@ class FolderSource(FileSource):
         if not is_folder(root):
             raise DataError(
                 f"data.root {str(root)!r} is not a folder{why_not(root)}: "
-                f"give ROOT/train/CLASS and ROOT/test/CLASS, ROOT/CLASS, or {EMBEDDED!r} for the embedded images"
+                f"give ROOT/train/CLASS and ROOT/test/CLASS, ROOT/CLASS, or {EMBEDDED!r} for the embedded images; "
+                "a .csv or .parquet, {a,b}-{000..003}.tar, torchvision:NAME and hf:NAME are taken, too"
             )
         kinds = {folder: SPLITS.get(folder.name.lower()) for folder in folders_in(root)}  # also Train, TEST
         splits: dict[Path, str] = {folder: split for folder, split in kinds.items() if split is not None}

@@ -1,6 +1,5 @@
 """What lies where in a tar file of samples, as WebDataset lays them out: read once, header by header."""
 
-import functools
 import io
 import json
 import re
@@ -9,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from blurtrain.decoding import SUFFIXES
 from blurtrain.errors import DataError
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
+IMAGES = tuple(sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
 LABELS = ("cls", "json")
 # As webdataset tells them apart: the key ends at the first dot of the file's name, folders belong to it.
 MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<kind>[^/]*)", re.DOTALL)
 MOST_LABEL = 1 << 20  # bytes of a .cls or .json: what is longer holds no label
-SHARDS_KEPT = 1 << 16  # whose index is not read again in this process
 
 
 class Sample(NamedTuple):
@@ -37,6 +36,17 @@ class Sample(NamedTuple):
     size: int
 
 
+_known: dict[tuple[Path, int, int], tuple[Sample, ...]] = {}  # by file, size and time: a command asks several times
+
+
+def is_known(shard: Path) -> bool:
+    """Whether its index was made in this process already."""
+    try:
+        return _as_it_is(shard) in _known
+    except OSError:
+        return False
+
+
 def index_of(shard: Path) -> tuple[Sample, ...]:
     """The samples of a shard in its order, of which no bytes are held.
 
@@ -44,8 +54,10 @@ def index_of(shard: Path) -> tuple[Sample, ...]:
         DataError: If it cannot be read, is compressed or cut short, a sample has no label, or a key comes twice.
     """
     try:
-        found = shard.stat()
-        return _indexed(shard, found.st_size, found.st_mtime_ns)
+        key = _as_it_is(shard)
+        if key not in _known:
+            _known[key] = _indexed(shard)
+        return _known[key]
     except OSError as error:
         raise DataError(
             f"shard {shard} cannot be read ({error.strerror or error}): give tar files by a pattern such as "
@@ -55,8 +67,12 @@ def index_of(shard: Path) -> tuple[Sample, ...]:
         raise DataError(f"shard {shard} is cut short or no plain tar file ({error}): make or fetch it again") from error
 
 
-@functools.lru_cache(SHARDS_KEPT)
-def _indexed(shard: Path, size: int, changed: int) -> tuple[Sample, ...]:  # noqa: ARG001 - another file has others
+def _as_it_is(shard: Path) -> tuple[Path, int, int]:
+    found = shard.stat()
+    return shard, found.st_size, found.st_mtime_ns
+
+
+def _indexed(shard: Path) -> tuple[Sample, ...]:
     samples: list[Sample] = []
     known: set[str] = set()
     with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
@@ -64,7 +80,7 @@ def _indexed(shard: Path, size: int, changed: int) -> tuple[Sample, ...]:  # noq
             if key in known:
                 raise DataError(f"shard {shard} has the key {key!r} twice, with others between: name every sample once")
             known.add(key)
-            samples.append(_sample(shard, tar, key, members))
+            samples.append(_sample(shard, file, key, members))
     return tuple(samples)
 
 
@@ -93,7 +109,7 @@ def _grouped(tar: tarfile.TarFile, file: io.BufferedReader, shard: Path) -> Iter
         yield current, members
 
 
-def _sample(shard: Path, tar: tarfile.TarFile, key: str, members: Members) -> Sample:
+def _sample(shard: Path, file: io.BufferedReader, key: str, members: Members) -> Sample:
     images = [kind for kind in IMAGES if kind in members]
     if len(images) > 1:
         both = " and ".join(f".{kind}" for kind in images)
@@ -102,24 +118,23 @@ def _sample(shard: Path, tar: tarfile.TarFile, key: str, members: Members) -> Sa
     if kind is None:
         has = ", ".join(f".{kind}" for kind in members)
         raise DataError(f"sample {key!r} of shard {shard} has no label (it has {has}): add {key}.cls or {key}.json")
-    label = _label(shard, tar, members[kind])
+    label = _label(shard, file, members[kind])
     if not images:
         return Sample(key, label, "", 0, 0)
     image = members[images[0]]
     return Sample(key, label, images[0], image.offset_data, image.size)
 
 
-def _label(shard: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+def _label(shard: Path, file: io.BufferedReader, member: tarfile.TarInfo) -> str:
     place, allowed = f"{member.name} of shard {shard}", "give a whole number or a text"
-    held = tar.extractfile(member)
-    assert held is not None  # it is a regular file
-    data = held.read(MOST_LABEL + 1)
-    if len(data) > MOST_LABEL:
+    if member.size > MOST_LABEL:
         raise DataError(f"{place} has more than {MOST_LABEL:,} bytes: {allowed}")
+    file.seek(member.offset_data)
+    data = file.read(member.size)
     try:
         text = data.decode("utf-8-sig")
         value = json.loads(text) if member.name.lower().endswith(".json") else text.strip()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place} cannot be read ({error}): {allowed}") from error
     if member.name.lower().endswith(".json"):
         if not isinstance(value, dict) or "label" not in value:

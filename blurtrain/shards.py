@@ -16,7 +16,7 @@ from blurtrain.listed import Listing, choose, splits_of_files
 from blurtrain.locks import held
 from blurtrain.progress import progress
 from blurtrain.roots import URL
-from blurtrain.shard_index import IMAGES, index_of
+from blurtrain.shard_index import IMAGES, index_of, is_known
 from blurtrain.sources import File, StoredSource, require_readable
 
 MOST_SHARDS = 100_000
@@ -43,6 +43,11 @@ class ShardSource(StoredSource):
         names = expand(pattern)
         self._shards = _fetched(names, folder, download=download) if URL.match(pattern) else list(map(Path, names))
         splits = splits_of_files(pattern, [_file_name(name) for name in names], self.notes, trained=trained)
+        unknown = [shard for shard in self._shards if not is_known(shard)]
+        with progress("indexing", len(unknown), "shard") as bar:
+            for shard in unknown:
+                index_of(shard)
+                bar.advance()
         found = [(place, sample) for place, shard in enumerate(self._shards) for sample in index_of(shard)]
         prefixes = _distinct(names)
         listing = Listing(

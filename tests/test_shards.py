@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blurtrain import shards
 from blurtrain.config import Config, DataConfig
 from blurtrain.decoding import Geometry
 from blurtrain.errors import DataError
@@ -179,7 +178,10 @@ def test_damaged_image_can_be_skipped(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^a/2\.png (cannot be decoded|is no image).* \(and 1 more\): mend or remove"):
         load(DataConfig(root=path), GEOMETRY, cache=False)
     found = load(DataConfig(root=path), GEOMETRY, cache=False, on_bad_image="skip")
-    assert found.skipped["a/3"] == f"has no image (.jpg, .jpeg, .png, .webp) in {path}"
+    assert (
+        found.skipped["a/3"]
+        == f"has no image (.bmp, .gif, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp) in {path}"
+    )
     assert list(found.skipped) == ["a/2.png", "a/3"]
     whole = write_tar(tmp_path / "b.tar", [*members[:4], *members[7:]])
     same = load(DataConfig(root=str(whole)), GEOMETRY, cache=False)
@@ -234,6 +236,7 @@ REFUSED: dict[str, tuple[Members, str]] = {
     "list in JSON": ([("0.json", b"[1]")], '0.json of shard {t} has no "label": give a whole number or a text by'),
     "fraction": ([("0.json", b'{"label": 1.5}')], "0.json of shard {t} gives the label 1.5: give a whole number or a"),
     "truth": ([("0.json", b'{"label": true}')], "0.json of shard {t} gives the label True: give a whole number or a"),
+    "deep JSON": ([("0.json", b"[" * 99_999)], "0.json of shard {t} cannot be read (maximum recursion depth exceeded"),
     "long label": ([("0.cls", b"x" * 2**20 + b"x")], "0.cls of shard {t} has more than 1,048,576 bytes: give a whole"),
     "one class": (A, "{t} has images of 1 class(es), and at least 2 are needed: list more"),
     "nothing": ([], "{t} has images of 0 class(es), and at least 2 are needed: list more"),
@@ -405,4 +408,3 @@ def test_other_schemes_are_read_through_fsspec(tmp_path: Path) -> None:
     source = ShardSource("memory://bucket/a.tar", tmp_path / "data")
     assert source.key(0) == hashlib.sha256(A[0][1]).hexdigest()
     assert re.fullmatch(r"[0-9a-f]{16}-a\.tar", next((tmp_path / "data/shards").glob("*.tar")).name)
-    assert shards.URL.match("memory://bucket/a.tar")
