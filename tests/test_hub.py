@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from blurtrain import hub_sets
 from blurtrain.config import Config, DataConfig
@@ -16,6 +18,9 @@ from blurtrain.hub_sets import HubSource
 from blurtrain.images import load
 from blurtrain.opening import open_source
 from tests.alike import entries_of, require_same
+from tests.conftest import photograph
+from tests.test_manifests import write
+from tests.test_shards import shard_folder
 
 datasets = pytest.importorskip("datasets")  # an extra
 
@@ -49,7 +54,7 @@ def parquet_of(folder: Path, target: Path, *, split: bool) -> str:
     target.mkdir()
     for word in ("train", "val", "test") if split else ("",):
         entries = [entry for entry in entries_of(folder) if entry[2] == word]
-        for number, part in enumerate((entries[:7], entries[7:]) if entries else ()):
+        for number, part in enumerate(filter(None, (entries[:7], entries[7:]))):
             name = {"val": "validation", "": "train"}.get(word, word)
             table_of(part).to_parquet(target / f"{name}-{number:05d}-of-00002.parquet")
     return f"hf:{target}/*.parquet"
@@ -77,6 +82,45 @@ def test_class_folders_and_the_hubs_parquet_are_split_alike(class_folder: Path, 
     require_same(DataConfig(root=str(class_folder)), DataConfig(root=root))
     source = open_source(DataConfig(root=root))
     assert list(source.notes) == [f"note: all files of {root} are called train: their images are split by content"]
+
+
+# What lies where: class, split and format of each image, whose pixels are drawn by its place in the list.
+ENTRIES = st.lists(
+    st.tuples(st.sampled_from(KINDS), st.sampled_from(("train", "val", "test")), st.sampled_from((".jpg", ".png"))),
+    max_size=8,
+)
+
+
+@settings(max_examples=6, suppress_health_check=list(HealthCheck))
+@given(more=ENTRIES, split=st.booleans(), per_shard=st.integers(1, 9), absolute=st.booleans(), data=st.data())
+def test_any_images_are_the_same_through_every_source(
+    tmp_path_factory: pytest.TempPathFactory,
+    more: list[tuple[str, str, str]],
+    split: bool,
+    per_shard: int,
+    absolute: bool,
+    data: st.DataObject,
+) -> None:
+    root = tmp_path_factory.mktemp("alike")
+    needed = [(kind, word, ".png") for kind in KINDS for word in ("train", "test")]
+    for number, (kind, word, suffix) in enumerate([*needed, *more]):
+        place = root / "photos" / (word if split else "") / kind / f"{number}{suffix}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        photograph(KINDS.index(kind), number).save(place)
+    photos = root / "photos"
+    rows = [
+        (str(path if absolute else path.relative_to(photos)), kind, *([word] if split else []))
+        for path, kind, word in data.draw(st.permutations(entries_of(photos)))
+    ]
+    header = ("path", "label", "split")[: 3 if split else 2]
+    for suffix in (".csv", ".parquet"):
+        table = write(photos / f"labels{suffix}", [header, *rows])
+        require_same(DataConfig(root=str(photos)), DataConfig(root=str(table)))
+    shard_folder(photos, root / "shards", split=split, per_shard=per_shard)
+    names = ",".join(sorted(path.stem for path in (root / "shards").iterdir()))
+    pattern = f"{root}/shards/{{{names}}}.tar" if "," in names else f"{root}/shards/{names}.tar"
+    require_same(DataConfig(root=str(photos)), DataConfig(root=pattern))
+    require_same(DataConfig(root=str(photos)), DataConfig(root=parquet_of(photos, root / "hub", split=split)))
 
 
 def test_labels_may_be_texts(class_folder: Path, tmp_path: Path) -> None:
