@@ -22,7 +22,7 @@ from timing import table, write
 from blurtrain import imagenet_c, warps
 from blurtrain.blur import blur_pixels
 from blurtrain.decoding import Geometry
-from blurtrain.sources import FolderSource
+from blurtrain.folder_source import FolderSource
 from blurtrain.views import Blur
 
 SIDE = 224

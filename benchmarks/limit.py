@@ -26,7 +26,7 @@ from blurtrain.blur import blur_pixels
 from blurtrain.chatter import silence
 from blurtrain.config import BackboneConfig, DataConfig
 from blurtrain.cores import cores
-from blurtrain.sources import open_source
+from blurtrain.opening import open_source
 from blurtrain.views import CLEAN, Blur
 
 VIEWS = (CLEAN, *(Blur("gaussian", sigma) for sigma in (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)))

@@ -17,13 +17,14 @@ import yaml
 from blurtrain.grids import BlurGrid as BlurGrid  # its name for users of this module
 from blurtrain.grids import absolute, is_finite, is_path, require
 from blurtrain.kernels import FAMILIES
+from blurtrain.roots import EMBEDDED as EMBEDDED
+from blurtrain.roots import absolute_root, is_fetched, title
 from blurtrain.views import CLEAN, Blur, RealView
 
 OnBadImage = Literal["error", "skip"]
 
 MOST_NAME = 200  # bytes: with what is added, below the 255 of every file system
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
-EMBEDDED = "glyphs"  # the image set that needs no files
 GROUPS = ("data", "glyphs", "backbone", "head", "minibatch")  # keys of a config that hold keys
 IMPORTING = ("class_path", "init_args", "dict_kwargs")  # what jsonargparse takes for a class and its arguments
 EXTRA_TEST = re.compile(r"[^\W_]([\w .+-]{0,38}[\w.+-])?")  # a name that stands in tables, tags and file names
@@ -57,20 +58,27 @@ class DataConfig:
     """Where the images are and how they are split.
 
     Args:
-        root: ``glyphs`` (embedded), or a folder ROOT/train/CLASS, ROOT/test/CLASS (and perhaps ROOT/val/CLASS),
-            or a folder ROOT/CLASS that is split by image content.
-        test_fraction: Share of each class that becomes the test split of a ROOT/CLASS folder.
+        root: ``glyphs`` (embedded); a folder ROOT/train/CLASS, ROOT/test/CLASS (and perhaps ROOT/val/CLASS), or a
+            folder ROOT/CLASS that is split by image content; a FILE.csv or FILE.parquet of the columns path, label and
+            perhaps split; a pattern of WebDataset shards such as {train,test}-{000..003}.tar, also by https://;
+            torchvision:NAME; hf:NAME or hf:FILES.parquet.
+        test_fraction: Share of each class that becomes the test split where none is given.
         view_seed: Of what some blurs draw for every image: the angle of a motion, the pixels that glass displaces.
         glyphs: Size of the embedded set.
+        folder: Where data sets of torchvision lie, and where these and shards are downloaded to.
+        download: Whether what is not there yet is downloaded; false never asks the network.
     """
 
     root: str = EMBEDDED
     test_fraction: float = 0.25
     view_seed: int = 0
     glyphs: GlyphsConfig = field(default_factory=GlyphsConfig)
+    folder: str = "data"
+    download: bool = True
 
     def __post_init__(self) -> None:
-        require(is_path(self.root), "data.root", "'glyphs' or a folder", self.root)
+        require(is_path(self.root), "data.root", "'glyphs', a folder, or another source of docs/data.md", self.root)
+        require(is_path(self.folder), "data.folder", "a folder", self.folder)
         require(
             is_finite(self.test_fraction) and 0 < self.test_fraction < 1,
             "data.test_fraction",
@@ -286,7 +294,7 @@ class Config:
     @property
     def experiment(self) -> str:
         """The name, or one made of the image folder and the backbone."""
-        return self.name or f"{Path(absolute(self.data.root)).name or 'images'}-{self.backbone.name}"
+        return self.name or f"{title(self.data.root)}-{self.backbone.name}"
 
     @property
     def run_folder(self) -> Path:
@@ -316,19 +324,20 @@ class Config:
         given = self.data
         is_embedded = given.root == EMBEDDED
         glyphs = GlyphsConfig(test=given.glyphs.test, seed=given.glyphs.seed) if is_embedded else GlyphsConfig()
-        data = DataConfig(root=given.root, view_seed=given.view_seed, glyphs=glyphs)
+        data = replace(given, test_fraction=DataConfig.test_fraction, glyphs=glyphs)
         return replace(self.baseline(), data=data, extra_tests={}, head=HeadConfig(), minibatch=MinibatchConfig())
 
     def resolved(self) -> "Config":
         """The same with absolute paths, so that a stored config means the same wherever it is read."""
-        root, weights = self.data.root, self.backbone.weights
-        if root != EMBEDDED:
-            root = absolute(root)
+        data, weights = self.data, self.backbone.weights
+        data = replace(data, root=absolute_root(data.root))
+        if is_fetched(data.root):
+            data = replace(data, folder=absolute(data.folder))
         if weights.endswith(WEIGHT_SUFFIXES):
             weights = absolute(weights)
         return replace(
             self,
-            data=replace(self.data, root=root),
+            data=data,
             backbone=replace(self.backbone, weights=weights),
             copies=tuple(grid.resolved() for grid in self.copies),
             sweep=tuple(grid.resolved() for grid in self.sweep),
@@ -339,6 +348,7 @@ class Config:
         """What decides the result: all but names, places and what does not matter, as plain YAML values."""
         values = {key: value for key, value in plain(self.resolved()).items() if key not in _NOT_IDENTITY}
         values["cache"] = self.cache is not False
+        del values["data"]["folder"], values["data"]["download"]
         if self.cache is False or self.bn == "adapt":
             values["batch_size"] = self.batch_size
         if self.cache is False:

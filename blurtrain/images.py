@@ -16,10 +16,11 @@ from jaxtyping import Int32, Int64, UInt8
 from blurtrain.config import DataConfig, OnBadImage
 from blurtrain.decoding import Geometry
 from blurtrain.errors import DataError
+from blurtrain.opening import open_source
 from blurtrain.progress import say
 from blurtrain.reading import Bad, contents, decode_missing, keys_of, name_all, pixel_table
 from blurtrain.reduction import reduced
-from blurtrain.sources import Item, Part, Source, open_source, why
+from blurtrain.sources import Item, Part, Source, why
 from blurtrain.splits import deal, further_tests, split
 from blurtrain.store import Ids, Table
 

@@ -13,8 +13,9 @@ from blurtrain.files import file_sha256, remove_partial, sha256, write_text
 from blurtrain.grids import require
 from blurtrain.kernels import WITH_KERNEL, content, has_kernel
 from blurtrain.locks import held
+from blurtrain.opening import open_source
 from blurtrain.progress import say
-from blurtrain.sources import FolderSource, open_source
+from blurtrain.sources import listing
 from blurtrain.version import VERSION
 from blurtrain.views import CLEAN, Blur
 
@@ -199,7 +200,7 @@ def _seen(config: Config, question: Question) -> dict[str, str]:
     }
     if question.own_head:
         source = open_source(config.data, trained=False)
-        return {**seen, "image files": source.listing() if isinstance(source, FolderSource) else ""}
+        return {**seen, "image files": listing(source)}
     found = [runs.load_run(arm.run_folder).result for arm in arms_of(config)]
     return {**seen, "arms": sha256(*(repr((run["inputs"], run["files"]["head.safetensors"])) for run in found))}
 

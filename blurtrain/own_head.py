@@ -24,8 +24,9 @@ from blurtrain.files import csv_text, file_sha256, remove_partial, sha256, write
 from blurtrain.imagenet_c import table_in_words
 from blurtrain.kernels import content
 from blurtrain.locks import held
+from blurtrain.opening import open_source
 from blurtrain.progress import say
-from blurtrain.sources import FolderSource, Source, open_source
+from blurtrain.sources import Source, listing
 from blurtrain.version import VERSION
 from blurtrain.views import Blur, View
 
@@ -105,7 +106,7 @@ def _seen(config: Config, source: Source, mapping: Path | None) -> dict[str, str
     weights = Path(config.backbone.weights)
     is_file = weights.suffix in WEIGHT_SUFFIXES and weights.is_file()
     return {
-        "images": source.listing() if isinstance(source, FolderSource) else "",
+        "images": listing(source),
         "mapping": "" if mapping is None else class_folders.mapping_sha256(mapping),
         "weights": file_sha256(weights) if is_file else "",
         "psf": sha256(*(content(view) for view in config.test_views)),

@@ -22,8 +22,9 @@ from blurtrain.errors import ConfigError, DataError
 from blurtrain.files import whole_file
 from blurtrain.imagenet_c import table_in_words
 from blurtrain.kernels import FAMILIES, is_heavy
+from blurtrain.opening import open_source
 from blurtrain.progress import say
-from blurtrain.sources import Item, Source, open_source, why
+from blurtrain.sources import Item, Source, why
 from blurtrain.views import CLEAN, Blur
 
 MOST_IMAGES = 32

@@ -1,7 +1,10 @@
-"""Where images come from: the embedded set, folders whose names are the classes, and further ones to test on."""
+"""Where images come from: what every source says of its images, the embedded sets, and images in files."""
 
 import functools
+import hashlib
+import io
 import stat
+from abc import ABC, abstractmethod
 from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +14,16 @@ from typing import Protocol, runtime_checkable
 from PIL import Image
 
 from blurtrain import glyphs
-from blurtrain.config import EMBEDDED, DataConfig
 from blurtrain.decoding import FORMATS, decode
 from blurtrain.errors import DataError
-from blurtrain.files import file_sha256, sha256
-from blurtrain.folders import folders_in, image_files, is_folder, text_of, why_not
-from blurtrain.options import suggest
+from blurtrain.files import sha256
 
 MOST_BYTES = 2**30  # of a file: 16-bit colour of the most pixels that are decoded, and room to spare
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 
 
 Header = tuple[str, int, int]  # format, width and height
+File = io.BufferedReader | io.BytesIO  # what an image's bytes are read from
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions of them
@@ -167,152 +168,82 @@ class Part:
         return self.whole.header(self.indices[index])
 
 
-class FileSource:
-    """Images that are files; what is wrong with a single one shows when it is read."""
+class StoredSource(ABC):
+    """Images that lie in files; what is wrong with a single one shows when it is read."""
 
     classes: tuple[str, ...]
     items: list[Item]
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self._paths: list[Path] = []
+
+    @abstractmethod
+    def _open(self, index: int) -> File:
+        """An image file's bytes, to be read once from their beginning."""
+
+    @abstractmethod
+    def _size(self, index: int) -> int:
+        """How many bytes there are, had in a moment; none where they cannot be asked for."""
 
     def listing(self) -> str:
-        """SHA-256 of the files' names and sizes: had in a moment, but blind to a change that keeps both."""
-        return sha256(*(f"{item.name} {_size(path)}" for item, path in zip(self.items, self._paths, strict=True)))
+        """SHA-256 of the images' names and sizes: had in a moment, but blind to a change that keeps both."""
+        return sha256(*(f"{item.name} {self._size(index)}" for index, item in enumerate(self.items)))
 
     def key(self, index: int) -> str:
         """SHA-256 of the file's bytes."""
-        return file_sha256(self._file(index))
+        with self._open(index) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def decode(self, index: int, scale: int = 1) -> Image.Image:
         """The image as the network's users see it: first frame, upright, in RGB."""
-        return decode(self._file(index).read_bytes(), scale)
+        with self._open(index) as file:
+            return decode(file.read(), scale)
 
     def header(self, index: int) -> Header | None:
         """Format, width and height; nothing for what is no image, which shows when it is decoded."""
         try:
-            with Image.open(self._file(index), formats=FORMATS) as image:
+            with self._open(index) as file, Image.open(file, formats=FORMATS) as image:
                 return str(image.format), image.width, image.height
         except Exception:  # damaged bytes make Pillow raise many things
             return None
 
-    def _file(self, index: int) -> Path:
-        """An image's path; whatever would never end when it is read, such as a pipe, is refused."""
+
+class FileSource(StoredSource):
+    """Images that are files of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._paths: Sequence[Path] = []
+
+    def _size(self, index: int) -> int:
+        try:
+            return self._paths[index].stat().st_size
+        except OSError:
+            return 0
+
+    def _open(self, index: int) -> File:
+        """The file; whatever would never end when it is read, such as a pipe, is refused."""
         path = self._paths[index]
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise DataError("is no ordinary file")
-        if found.st_size > MOST_BYTES:
-            raise DataError(f"has {found.st_size:,} bytes, more than {MOST_BYTES:,}")
-        return path
+        require_readable(found.st_size)
+        return path.open("rb")
 
 
-class FolderSource(FileSource):
-    """A folder ROOT/SPLIT/CLASS/* or ROOT/CLASS/*.
-
-    Links to files and folders are followed wherever they lead, but no folder is entered twice within a class.
-
-    Args:
-        root: The folder.
-        trained: Whether a head is to be trained on it. Else all images are test images, or of split folders those of
-            the test split alone, and one class is enough.
+def require_readable(size: int) -> None:
+    """Refuse a file that no image fills.
 
     Raises:
-        DataError: If a folder is missing or cannot be read, a class is empty, or a class is absent from the training
-            split.
+        DataError: If it has too many bytes.
     """
-
-    def __init__(self, root: Path, *, trained: bool = True) -> None:
-        super().__init__()
-        self.root = root
-        if not is_folder(root):
-            raise DataError(
-                f"data.root {str(root)!r} is not a folder{why_not(root)}: "
-                f"give ROOT/train/CLASS and ROOT/test/CLASS, ROOT/CLASS, or {EMBEDDED!r} for the embedded images"
-            )
-        kinds = {folder: SPLITS.get(folder.name.lower()) for folder in folders_in(root)}  # also Train, TEST
-        splits: dict[Path, str] = {folder: split for folder, split in kinds.items() if split is not None}
-        if not {"train", "test"} & set(splits.values()):
-            splits = {}  # a class may well be called `valid`
-        elif len(splits) < len(kinds):
-            others = ", ".join(folder.name for folder in kinds if folder not in splits)
-            self.notes.append(f"note: {others} beside the split folders of {root} is left out")
-        places: dict[Path, str | None] = {**splits} if splits else {root: None if trained else "test"}
-        if not trained:
-            places = {place: split for place, split in places.items() if split == "test"}
-        found = [
-            (split, folder, path)
-            for place, split in places.items()
-            for folder in folders_in(place)
-            for path in image_files(folder, self.notes)
-        ]
-        if splits:
-            self._require_splits(("train", "test") if trained else ("test",), found)
-        names = sorted({folder.name for _, folder, _ in found})
-        self.classes = tuple(map(text_of, names))
-        needed = 2 if trained else 1
-        if len(self.classes) < needed:
-            raise DataError(
-                f"{root} has images of {len(self.classes)} class(es), and at least {needed} are needed: give "
-                "ROOT/train/CLASS and ROOT/test/CLASS, or ROOT/CLASS"
-            )
-        if trained:
-            self._require_trained_classes(found)
-        label = {name: i for i, name in enumerate(names)}
-        self.items = [Item(text_of(path.relative_to(root)), label[folder.name], split) for split, folder, path in found]
-        self._paths = [path for _, _, path in found]
-
-    def _require_splits(self, wanted: tuple[str, ...], found: list[tuple[str | None, Path, Path]]) -> None:
-        for needed in wanted:
-            if not any(split == needed for split, _, _ in found):
-                both = len(wanted) > 1
-                raise DataError(
-                    f"{self.root} has no images in {needed}/CLASS: {'both train and test are' if both else 'it is'} "
-                    f"needed, or class folders alone{', which are then split by content' if both else ''}"
-                )
-
-    def _require_trained_classes(self, found: list[tuple[str | None, Path, Path]]) -> None:
-        trained = {folder.name for split, folder, _ in found if split in ("train", None)}
-        for _, folder, _ in found:
-            if folder.name not in trained:
-                raise DataError(
-                    f"class {folder.name!r} in {folder} has no training images: add some, or remove the folder"
-                )
+    if size > MOST_BYTES:
+        raise DataError(f"has {size:,} bytes, more than {MOST_BYTES:,}")
 
 
-class ExtraSource(FileSource):
-    """A folder FOLDER/CLASS/* of photographs that are tested on, and used for nothing else.
-
-    Args:
-        name: What the config calls it.
-        root: The folder.
-        classes: That are trained on, in the order of the labels.
-
-    Raises:
-        DataError: If the folder is missing or cannot be read, has no images, or has a class that is not trained on.
-    """
-
-    def __init__(self, name: str, root: Path, classes: tuple[str, ...]) -> None:
-        super().__init__()
-        self.classes = classes
-        allowed = "give FOLDER/CLASS with images of classes that are trained on"
-        if not is_folder(root):
-            raise DataError(f"extra_tests.{name} {str(root)!r} is not a folder{why_not(root)}: {allowed}")
-        folders = folders_in(root)
-        if not folders:
-            raise DataError(f"extra_tests.{name} {str(root)!r} has no class folders: {allowed}")
-        for folder in folders:
-            if text_of(folder.name) not in classes:
-                near = suggest(text_of(folder.name), list(classes))
-                raise DataError(f"{folder} is named after no class that is trained on: {near}")
-        label = {known: i for i, known in enumerate(classes)}
-        found = [(folder, path) for folder in folders for path in image_files(folder, self.notes)]
-        self.items = [
-            Item(f"{name}/{text_of(path.relative_to(root))}", label[text_of(folder.name)], extra_test=name)
-            for folder, path in found
-        ]
-        self._paths = [path for _, path in found]
+def listing(source: Source) -> str:
+    """What tells a source from a changed one in a moment; nothing where all is drawn."""
+    return source.listing() if isinstance(source, StoredSource) else ""
 
 
 @dataclass(frozen=True)
@@ -364,37 +295,6 @@ class Joined:
         return part.header(place)
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file; none where it cannot be asked."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
 def why(error: DataError | OSError) -> str:
     """What is wrong with an image, to stand behind its name."""
     return str(error) if isinstance(error, DataError) else f"cannot be read ({error.strerror or error})"
-
-
-def open_source(config: DataConfig, extra_tests: Mapping[str, str] | None = None, *, trained: bool = True) -> Source:
-    """The source that a config names, with further folders to test on behind it.
-
-    Args:
-        config: Of the images.
-        extra_tests: Folders of further test sets by name.
-        trained: Whether a head is to be trained on it; else it holds test images alone, and the embedded ones are
-            letters, which the embedded network knows already.
-
-    Raises:
-        DataError: As `FolderSource` and `ExtraSource`.
-    """
-    source: Source
-    if config.root != EMBEDDED:
-        source = FolderSource(Path(config.root), trained=trained)
-    elif trained:
-        source = GlyphSource(config.glyphs.train, config.glyphs.test, config.glyphs.seed)
-    else:
-        source = LetterSource(config.glyphs.test, config.glyphs.seed)
-    further = [ExtraSource(name, Path(folder), source.classes) for name, folder in (extra_tests or {}).items()]
-    return Joined((source, *further)) if further else source

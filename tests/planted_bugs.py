@@ -99,7 +99,7 @@ BUGS = (
     ),
     Bug(
         "training images counted as test images",
-        "sources",
+        "folder_source",
         'for place, split in places.items() if split == "test"}',
         'for place, split in places.items() if split != "validation"}',
         "test_pretrained.py::test_of_split_folders_the_test_split_alone_is_used",
@@ -485,11 +485,44 @@ BUGS = (
     ),
     Bug(
         "classes of photographs by their own order",
-        "sources",
+        "folder_source",
         "label = {known: i for i, known in enumerate(classes)}",
         "label = {text_of(folder.name): i for i, folder in enumerate(folders)}",
         "test_real.py::test_they_are_images_like_all_others_and_in_no_split",
         "photographs of some of the classes are judged by the names of others",
+    ),
+    # spreadsheets, shards and data sets
+    Bug(
+        "two rows of one image",
+        "manifests",
+        "if before is not row:",
+        "if before == row:",
+        "test_manifests.py::test_table_that_cannot_be_used_is_refused_in_words",
+        "an image is trained on as two classes, or trained on and tested",
+    ),
+    Bug(
+        "header of a shard for its image",
+        "shard_index",
+        "image.offset_data, image.size",
+        "image.offset, image.size",
+        "test_shards.py::test_key_is_the_hash_of_the_images_bytes_and_the_name_tells_its_format",
+        "no image of a shard can be read",
+    ),
+    Bug(
+        "shard that is cut short",
+        "shard_index",
+        "!= tarfile.NUL * tarfile.BLOCKSIZE",
+        "== b'x'",
+        "test_shards.py::test_shard_that_is_cut_short_is_never_taken_for_a_shorter_one",
+        "half of a shard that was not copied whole is trained on without a word",
+    ),
+    Bug(
+        "classes of a data set by the alphabet",
+        "torchvision_sets",
+        "data.classes[label]) for path, label in (data[row]",
+        "sorted(data.classes)[label]) for path, label in (data[row]",
+        "test_datasets.py::test_labels_are_those_that_torchvision_gives",
+        "flowers have the names of others",
     ),
     # splits
     Bug(

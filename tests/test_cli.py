@@ -140,7 +140,8 @@ def test_print_config_is_a_config_that_can_be_given_back(capsys: pytest.CaptureF
 STRENGTH = "strength of gaussian must be a number from 0 to 1000 px"
 FOLDER_SENTENCE = (
     "data.root 'none' is not a folder: give ROOT/train/CLASS and ROOT/test/CLASS, ROOT/CLASS, "
-    "or 'glyphs' for the embedded images"
+    "or 'glyphs' for the embedded images; a .csv or .parquet, {a,b}-{000..003}.tar, torchvision:NAME and hf:NAME are "
+    "taken, too"
 )
 FAMILY_SENTENCE = f"family: must be one of {', '.join(map(repr, FAMILIES))}, got: vox"
 

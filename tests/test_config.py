@@ -72,7 +72,7 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (GlyphsConfig, {"train": 9}, "data.glyphs.train must be from 10 to 1000000, got 9"),
     (GlyphsConfig, {"test": 0}, "data.glyphs.test must be from 10 to 1000000, got 0"),
     (GlyphsConfig, {"seed": -1}, "data.glyphs.seed must be from 0 to 2**63 - 1, got -1"),
-    (DataConfig, {"root": ""}, "data.root must be 'glyphs' or a folder, got ''"),
+    (DataConfig, {"root": ""}, "data.root must be 'glyphs', a folder, or another source of docs/data.md, got ''"),
     (DataConfig, {"test_fraction": 0.0}, "data.test_fraction must be between 0 and 1, got 0.0"),
     (DataConfig, {"test_fraction": 1.0}, "data.test_fraction must be between 0 and 1, got 1.0"),
     (DataConfig, {"test_fraction": math.nan}, "data.test_fraction must be between 0 and 1, got nan"),

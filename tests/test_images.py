@@ -13,7 +13,7 @@ from blurtrain import reading, sources
 from blurtrain.config import DataConfig, GlyphsConfig
 from blurtrain.decoding import Geometry, decode
 from blurtrain.errors import DataError
-from blurtrain.files import file_sha256
+from blurtrain.folder_source import FolderSource
 from blurtrain.images import ImageSet, check_source, folds, load
 from tests.conftest import fill_classes, photograph
 
@@ -259,12 +259,15 @@ def test_unreadable_image_is_named_and_the_others_counted(
 def test_image_that_vanishes_is_named(
     photo_folder: Path, read: Callable[..., ImageSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def vanish(path: Path) -> str:
+    key = FolderSource.key
+
+    def vanish(source: FolderSource, index: int) -> str:
+        path = photo_folder / source.items[index].name
         if path.name == "0.png":
             path.unlink()
-        return file_sha256(path)
+        return key(source, index)
 
-    monkeypatch.setattr(sources, "file_sha256", vanish)
+    monkeypatch.setattr(FolderSource, "key", vanish)
     with pytest.raises(
         DataError, match=r"^train/blue/0\.png cannot be read \(No such file or directory\) \(and 2 more\)"
     ):

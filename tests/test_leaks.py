@@ -15,7 +15,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from blurtrain import features, fitting, images, minibatch, preparation, sources, training
+from blurtrain import features, fitting, images, minibatch, opening, preparation, training
 from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, MinibatchConfig
 from blurtrain.images import Pixels
 from blurtrain.roster import TEST_IMAGES
@@ -147,7 +147,7 @@ class PoisonedPixels(GlyphSource):
 def test_a_poisoned_test_split_changes_no_fitted_number(
     honest: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: type[GlyphSource]
 ) -> None:
-    monkeypatch.setattr(sources, "GlyphSource", source)
+    monkeypatch.setattr(opening, "GlyphSource", source)
     poisoned = trained(config_in(tmp_path))
     require_only_the_test_differs(poisoned, honest)
     assert accuracies(honest)[0] > 0.5 > 0.3 > accuracies(poisoned)[0]  # the poison was taken
@@ -198,7 +198,7 @@ def test_nor_are_batch_norms_adapted_to_it(tmp_path: Path, monkeypatch: pytest.M
         replace(config_in(tmp_path / name, stored=stored), bn="adapt") for name in ("honest", "poisoned")
     )
     trained(honest)
-    monkeypatch.setattr(sources, "GlyphSource", PoisonedPixels)
+    monkeypatch.setattr(opening, "GlyphSource", PoisonedPixels)
     trained(poisoned)
     assert "batchnorm.safetensors" in fitted_numbers(honest)
     require_only_the_test_differs(poisoned, honest)
@@ -222,9 +222,9 @@ def test_poisoned_training_labels_do_change_the_fit(
             super().__init__(train, test, seed)
             self.items = [replace(item, label=(item.label + i % 2) % 10) for i, item in enumerate(self.items)]
 
-    monkeypatch.setattr(sources, "GlyphSource", PoisonedTraining)
-    poisoned = trained(config_in(tmp_path, stored=stored))
-    numbers, expected = fitted_numbers(poisoned), fitted_numbers(honest_run("embedded", stored))
+    expected = fitted_numbers(honest_run("embedded", stored))  # before it would be poisoned, too
+    monkeypatch.setattr(opening, "GlyphSource", PoisonedTraining)
+    numbers = fitted_numbers(trained(config_in(tmp_path, stored=stored)))
     assert set(numbers) == set(expected)
     assert all(numbers[key] != expected[key] for key in expected)
 

@@ -26,10 +26,12 @@ from blurtrain.cli import main
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
 from blurtrain.decoding import decode
 from blurtrain.errors import BackboneError, ConfigError, DataError, RunError
+from blurtrain.folder_source import FolderSource
 from blurtrain.glyphnet import GlyphNet
 from blurtrain.imagenet_c import SEVERITIES
+from blurtrain.opening import open_source
 from blurtrain.runs import Run, load_run
-from blurtrain.sources import FolderSource, LetterSource, open_source
+from blurtrain.sources import LetterSource
 from blurtrain.views import CLEAN, Blur, View
 from tests.conftest import EMBEDDED, REAL_WEIGHTS, SIDE
 from tests.test_package import modules_after

@@ -21,9 +21,11 @@ from blurtrain.blur import blur
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig
 from blurtrain.decoding import Geometry
 from blurtrain.errors import ConfigError, DataError, StoreError
+from blurtrain.folder_source import FolderSource
 from blurtrain.kernels import FAMILIES
+from blurtrain.opening import open_source
 from blurtrain.previews import Row, Sheet, labelled, native, preview, sheet, shortened, wrapped
-from blurtrain.sources import FolderSource, Item, open_source
+from blurtrain.sources import Item
 from blurtrain.views import CLEAN, Blur
 
 CROP = 40  # px: shown four times as large

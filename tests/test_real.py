@@ -21,10 +21,12 @@ from blurtrain.cli import main
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, MinibatchConfig
 from blurtrain.decoding import Geometry
 from blurtrain.errors import DataError, RunError
+from blurtrain.folder_source import ExtraSource
 from blurtrain.images import ImageSet, check_source, load, survey
+from blurtrain.opening import open_source
 from blurtrain.reduction import Reduced, reduced
 from blurtrain.roster import TEST_IMAGES
-from blurtrain.sources import ExtraSource, Item, Joined, open_source
+from blurtrain.sources import Item, Joined
 from blurtrain.views import CLEAN, RealView
 from tests.conftest import fill_classes, photograph
 from tests.test_leaks import Watched, WatchedPixels, fitted_numbers, run_json

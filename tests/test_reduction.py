@@ -9,9 +9,9 @@ from PIL import Image
 from blurtrain import reduction
 from blurtrain.config import DataConfig
 from blurtrain.decoding import REDUCED, Geometry, decode
+from blurtrain.folder_source import FolderSource
 from blurtrain.images import load
 from blurtrain.reduction import Reduced, reduced
-from blurtrain.sources import FolderSource
 
 GEOMETRY = Geometry(96, 96)
 LARGE = (640, 600)  # px: half of the shorter side is still three times 96

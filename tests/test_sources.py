@@ -11,7 +11,9 @@ from PIL import Image
 from blurtrain import glyphs
 from blurtrain.config import DataConfig, GlyphsConfig
 from blurtrain.errors import DataError
-from blurtrain.sources import FolderSource, GlyphSource, Item, Source, open_source
+from blurtrain.folder_source import FolderSource
+from blurtrain.opening import open_source
+from blurtrain.sources import GlyphSource, Item, Source
 
 
 def touch(path: Path) -> None:
