@@ -247,8 +247,10 @@ def measured(subject: Subject, found: Anatomy) -> Measured:
 
     def take(start: int) -> int:
         some, network = subject.positions[start : start + CHUNK], idle.get()
-        meter.take(network, subject.images.read_pixels(some), start)
-        idle.put(network)
+        try:
+            meter.take(network, subject.images.read_pixels(some), start)
+        finally:
+            idle.put(network)  # or the next one in this thread would wait for it without end
         return len(some)
 
     pool = ThreadPoolExecutor(cores(), "layers", initializer=torch.set_num_threads, initargs=(1,))
