@@ -43,6 +43,7 @@ LADDER = [
     *("engines", "features", "adaptation", "heads", "fitting"),
     *(
         "runs",
+        "finished",
         "classifier",
         "transforms",
         "batches",
