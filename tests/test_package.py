@@ -43,13 +43,13 @@ LADDER = [
     *("engines", "features", "adaptation", "heads", "fitting"),
     *(
         "runs",
+        "sweep",
         "finished",
         "classifier",
         "transforms",
         "batches",
         "minibatch",
         "tuning",
-        "sweep",
         "roster",
         "breakdown",
         "comparison",
@@ -59,6 +59,7 @@ LADDER = [
     ),
     *("class_folders", "mce", "answers", "own_head"),
     *("preparation", "training", "controls", "sensitivity", "choosing", "exhibits"),
+    *("deployed", "sharpness", "predictions", "model_card", "exporting"),
     *("layer_tables", "layer_words", "layer_report", "layer_pictures"),
     *("anatomy", "dissection", "needs", "forecast", "experiment", "layers", "previews", "pretrain", "cli"),
 ]
