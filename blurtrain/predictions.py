@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -266,7 +266,18 @@ def write(rows: Iterable[Prediction], kind: Literal["csv", "jsonl"], asked: Aske
         say(f"note: {bad} file{'s' * (bad > 1)} could not be used: their rows say why")
 
 
-def _write(rows: Iterable[Prediction], kind: str, asked: Asked, file: TextIO) -> int:
+@runtime_checkable
+class _Lines(Protocol):
+    """A file or a stream of text."""
+
+    def write(self, text: str, /) -> object:
+        """Take a text."""
+
+    def flush(self) -> object:
+        """Hand on what was taken."""
+
+
+def _write(rows: Iterable[Prediction], kind: str, asked: Asked, file: _Lines) -> int:
     """How many files could not be used."""
     bad, lines = 0, csv.writer(file, lineterminator="\n")
     if kind == "csv":

@@ -5,8 +5,8 @@ G a Gaussian of 4 px and |dy|^2 the mean square of the differences between neigh
 
     sharpness = log10((|dy|^2 + f) / (|d(G y)|^2 + f)),
 
-where f, a third of a squared grey level, is what rounding to whole grey levels alone would give. An image that is
-blurred already has little left that a further blur could take away, and comes near 0, as does one without contrast.
+where f, a hundredth of a squared grey level, only keeps an image without contrast at 0. An image that is blurred
+already has little left that a further blur could take away, and comes near 0, too.
 """
 
 import json
@@ -31,7 +31,7 @@ from blurtrain.views import Blur
 FILE = "sharpness.json"  # of a run folder: made when it is first asked for, no part of the result
 MEASURE = 1  # raise it when the same image would get another sharpness
 REFERENCE = 4.0  # px, of G: of 2 to 16 px those from 3 to 4 told gaussian 0 to 8 px apart most often
-ROUNDING = 1 / 3  # grey levels squared: two directions, each the difference of two errors of variance 1/12
+FLOOR = 0.01  # grey levels squared: a thirtieth of what rounding to whole ones adds, so that contrast plays no part
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOST = 2000  # test images that are looked at, evenly spaced
 AT_ONCE = 64  # images that are held at once
@@ -41,7 +41,7 @@ def sharpness(pixels: UInt8[np.ndarray, "3 height width"]) -> float:
     """The measure above, of an RGB image."""
     grey = cv2.cvtColor(np.ascontiguousarray(pixels.transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY).astype(np.float32)
     blurred = cv2.GaussianBlur(grey, (0, 0), REFERENCE)
-    return float(np.log10((_change(grey) + ROUNDING) / (_change(blurred) + ROUNDING)))
+    return float(np.log10((_change(grey) + FLOOR) / (_change(blurred) + FLOOR)))
 
 
 def _change(grey: np.ndarray) -> float:
@@ -50,7 +50,7 @@ def _change(grey: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Tested:
+class SeenView:
     """What a run has seen of one view.
 
     Args:
@@ -103,7 +103,7 @@ class Scale:
         limit: Below it an image is beyond what was tested.
     """
 
-    views: tuple[Tested, ...]
+    views: tuple[SeenView, ...]
     images: int
     confusion: tuple[tuple[float, ...], ...]
     limit: float
@@ -115,7 +115,7 @@ class Scale:
         return Resembled(value, near.view, near.accuracy, value < self.limit)
 
 
-def limit(views: Sequence[Tested], least_accuracy: float) -> float:
+def limit(views: Sequence[SeenView], least_accuracy: float) -> float:
     """5 % quantile of the blurriest view in which the refitted head was right often enough.
 
     Raises:
@@ -146,7 +146,7 @@ def scale_of(run: Run, config: Config, least_accuracy: float = 0.0) -> Scale:
     if stored is None:
         stored = _measured(run, config)
         write_sealed(run.folder / FILE, stored)
-    views = tuple(Tested(one["view"], one["accuracy"], tuple(one["quantiles"])) for one in stored["views"])
+    views = tuple(SeenView(one["view"], one["accuracy"], tuple(one["quantiles"])) for one in stored["views"])
     return Scale(views, stored["images"], tuple(map(tuple, stored["confusion"])), limit(views, least_accuracy))
 
 
