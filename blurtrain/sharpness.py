@@ -24,11 +24,10 @@ from blurtrain.errors import ConfigError
 from blurtrain.files import read_sealed, write_sealed
 from blurtrain.finished import tested_images
 from blurtrain.images import ImageSet
-from blurtrain.runs import Run
+from blurtrain.runs import SHARPNESS, Run
 from blurtrain.sweep import PREDICTIONS
 from blurtrain.views import Blur
 
-FILE = "sharpness.json"  # of a run folder: made when it is first asked for, no part of the result
 MEASURE = 1  # raise it when the same image would get another sharpness
 REFERENCE = 4.0  # px, of G: of 2 to 16 px those from 3 to 4 told gaussian 0 to 8 px apart most often
 FLOOR = 0.01  # grey levels squared: a thirtieth of what rounding to whole ones adds, so that contrast plays no part
@@ -145,7 +144,7 @@ def scale_of(run: Run, config: Config, least_accuracy: float = 0.0) -> Scale:
     stored = _stored(run)
     if stored is None:
         stored = _measured(run, config)
-        write_sealed(run.folder / FILE, stored)
+        write_sealed(run.folder / SHARPNESS, stored)
     views = tuple(SeenView(one["view"], one["accuracy"], tuple(one["quantiles"])) for one in stored["views"])
     return Scale(views, stored["images"], tuple(map(tuple, stored["confusion"])), limit(views, least_accuracy))
 
@@ -157,7 +156,7 @@ def _key(run: Run) -> dict[str, Any]:
 def _stored(run: Run) -> dict[str, Any] | None:
     """What was measured before; nothing where that was of another run or by another measure."""
     try:
-        found = read_sealed(run.folder / FILE)
+        found = read_sealed(run.folder / SHARPNESS)
     except (OSError, ValueError):
         return None
     return found if found.items() >= _key(run).items() else None

@@ -12,8 +12,8 @@ from blurtrain.blur import blur_pixels
 from blurtrain.config import Config, DataConfig
 from blurtrain.errors import ConfigError, RunError
 from blurtrain.predictions import Asked, predict
-from blurtrain.runs import load_run
-from blurtrain.sharpness import FILE, Scale, SeenView, confusion, limit, scale_of, sharpness
+from blurtrain.runs import RESULT, SHARPNESS, finish, load_run
+from blurtrain.sharpness import Scale, SeenView, confusion, limit, scale_of, sharpness
 from blurtrain.views import Blur
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -30,7 +30,8 @@ def textured(seed: int = 0, side: int = 96) -> np.ndarray:
 
 
 def blurred(pixels: np.ndarray, strength: float) -> np.ndarray:
-    return np.rint(255 * blur_pixels(pixels[None], Blur("gaussian", float(strength)))[0]).astype(np.uint8)
+    seen = blur_pixels(pixels[None], Blur("gaussian", float(strength)))[0]
+    return np.asarray(np.rint(255 * seen), np.uint8)
 
 
 def test_it_is_the_formula() -> None:
@@ -106,7 +107,7 @@ def run_folder(few_runs: dict[str, Path], tmp_path: Path) -> Path:
     """A copy of a finished run, to write into."""
     folder = tmp_path / "run"
     shutil.copytree(few_runs["frozen"], folder)
-    (folder / FILE).unlink(missing_ok=True)
+    (folder / SHARPNESS).unlink(missing_ok=True)
     return folder
 
 
@@ -125,7 +126,7 @@ def test_a_scale_is_measured_once_and_stored(run_folder: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr("blurtrain.sharpness.tested_images", None)
         assert scale_of(run, run.config) == scale
-    (run_folder / FILE).write_text((run_folder / FILE).read_text().replace("gaussian 3", "gaussian 4"))
+    (run_folder / SHARPNESS).write_text((run_folder / SHARPNESS).read_text().replace("gaussian 3", "gaussian 4"))
     assert scale_of(run, run.config) == scale  # what was changed is measured anew
 
 
@@ -157,5 +158,14 @@ def test_other_test_images_are_refused(run_folder: Path) -> None:
 def test_a_missing_cache_is_made_again(run_folder: Path, tmp_path: Path, few: Config) -> None:
     run = load_run(run_folder)
     there = scale_of(run, replace(run.config, cache=tmp_path / "cache"))
-    (run_folder / FILE).unlink()
+    (run_folder / SHARPNESS).unlink()
     assert scale_of(run, few) == there
+
+
+def test_a_scale_is_no_part_of_the_result(run_folder: Path) -> None:
+    run = load_run(run_folder)
+    scale_of(run, run.config)
+    before = (run_folder / RESULT).read_bytes()
+    finish(run_folder, {key: value for key, value in run.result.items() if key != "files"})
+    assert (run_folder / SHARPNESS).exists()
+    assert (run_folder / RESULT).read_bytes() == before
