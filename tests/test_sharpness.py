@@ -26,7 +26,7 @@ def textured(seed: int = 0, side: int = 96) -> np.ndarray:
     frequency[0, 0] = 1
     noise = np.fft.ifft2(np.fft.fft2(rng.standard_normal((3, side, side))) / frequency).real
     noise = noise - noise.mean()
-    return np.rint(127 + 25 * noise / noise.std()).clip(0, 255).astype(np.uint8)
+    return np.asarray((127 + 25 * noise / noise.std()).round().clip(0, 255), np.uint8)
 
 
 def blurred(pixels: np.ndarray, strength: float) -> np.ndarray:
