@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from blurtrain.batches import ImageDataModule
     from blurtrain.blur import blur
     from blurtrain.classifier import BlurClassifier, ImageBatch
+    from blurtrain.deployed import load
     from blurtrain.experiment import compare, compare_runs, evidence, recommend, train
+    from blurtrain.exporting import export
     from blurtrain.heads import FeatureDataModule
     from blurtrain.own_head import pretrained
+    from blurtrain.predictions import predict
     from blurtrain.previews import preview
     from blurtrain.transforms import KernelBlur
 
@@ -40,6 +43,9 @@ __all__ = [
     "compare",
     "compare_runs",
     "evidence",
+    "export",
+    "load",
+    "predict",
     "pretrained",
     "preview",
     "recommend",
@@ -57,6 +63,9 @@ _LAZY = {
     "compare": "experiment",
     "compare_runs": "experiment",
     "evidence": "experiment",
+    "export": "exporting",
+    "load": "deployed",
+    "predict": "predictions",
     "pretrained": "own_head",
     "preview": "previews",
     "recommend": "experiment",

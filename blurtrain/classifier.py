@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from blurtrain import batchnorm
-from blurtrain.backbones import FrozenBackbone, load, read_weights
+from blurtrain import finished
+from blurtrain.backbones import FrozenBackbone
 from blurtrain.runs import load_run
 
 NO_FOLD = -1  # of an image on which every head is trained
@@ -91,12 +91,8 @@ class BlurClassifier(LightningModule):
             BackboneError: If the backbone's weights cannot be had any more, or are others.
         """
         run = load_run(folder)
-        backbone = load(run.config.backbone)
-        run.require_backbone(backbone.fingerprint())
-        if run.config.changes_backbone:
-            backbone = batchnorm.applied(backbone, read_weights(run.file(batchnorm.FILE)))
-        classifier = cls(backbone, len(run.classes))
-        classifier.head.load_state_dict(read_weights(run.file("head.safetensors")))
+        classifier = cls(finished.backbone_of(run), len(run.classes))
+        classifier.head.load_state_dict(finished.head_of(run))
         return classifier
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:

@@ -4,13 +4,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Literal, NoReturn, cast
 
 from jsonargparse import Namespace
 
-from blurtrain.config import BlurGrid, Config, plain
+from blurtrain.config import BlurGrid, Config, OnBadImage, plain
 from blurtrain.errors import BlurtrainError, ConfigError
 from blurtrain.lean import put_off
 from blurtrain.options import STRICT_YAML, Parser, suggest
@@ -29,6 +30,8 @@ COMMANDS = {
     "recommend": "choose copies on the validation images alone, and write the config that has them",
     "pretrained": "show how an imported network with its own head breaks under blur; nothing is trained",
     "layers": "state what theory bounds at each convolution under blur, and measure what happens there and after",
+    "predict": "classify image files by a finished run's head",
+    "export": "write a finished run's classifier as one file, with its model card",
     "preview": "draw some training images as the network sees them, through the config's copies and sweep",
     "backbones": "list the networks that can be imported",
     "cache": "show what the store holds, and remove what is no longer used",
@@ -242,6 +245,44 @@ def _layers(words: Sequence[str]) -> None:
     print(f"Pictures: {folder / 'figures'}   TensorBoard: tensorboard --logdir {config.runs}")
 
 
+def _predict(words: Sequence[str]) -> None:
+    parser = _parser("predict")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("paths", type=str, nargs="+", metavar="PATH", help="images, folders (at any depth), patterns")
+    parser.add_argument("--format", type=Literal["csv", "jsonl"], default="csv", help="a line a file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="whole or not at all; standard output by default")
+    parser.add_argument("--top", type=int, default=1, help="how many classes are named, the most probable first")
+    parser.add_argument("--blur_check", action="store_true", help="tell the tested blur that each image resembles")
+    parser.add_argument(
+        "--least_accuracy", type=float, default=0.0, help="tested views with less count as not tested in that check"
+    )
+    parser.add_argument(
+        "--on_bad_image", type=OnBadImage, default="skip", help="give a file that cannot be used a row, or stop"
+    )
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keeps the exported network; the run's by default")
+    parsed = parser.parse_words(words)
+    if parsed.out is not None and parsed.out.is_dir():
+        raise ConfigError(f"out must be a file, and {parsed.out} is a folder")
+    from blurtrain import predictions
+
+    asked = predictions.Asked(parsed.top, parsed.blur_check, parsed.least_accuracy, parsed.on_bad_image)
+    with closing(predictions.predict(parsed.run, parsed.paths, asked, parsed.cache)) as rows:
+        predictions.write(rows, parsed.format, asked, parsed.out)
+
+
+def _export(words: Sequence[str]) -> None:
+    parser = _parser("export")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("--format", type=Literal["onnx", "torch", "safetensors"], default="onnx", help="of the file")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .onnx, .pt2 or .safetensors")
+    parsed = parser.parse_words(words)
+    from blurtrain import exporting
+
+    made = exporting.export(parsed.run, parsed.format, parsed.out)
+    print(f"Largest difference in a probability on {made.images} test images: {made.difference:.1e}")
+    print(f"File: {made.file}   Model card: {made.card}")
+
+
 def _print_skipped(folders: Sequence[Path]) -> None:
     """How many images were left out, where there are any."""
     from blurtrain import runs
@@ -330,6 +371,8 @@ _RUN: dict[str, Callable[[Sequence[str]], None]] = {
     "recommend": _recommend,
     "pretrained": _pretrained,
     "layers": _layers,
+    "predict": _predict,
+    "export": _export,
     "preview": _preview,
     "backbones": _backbones,
     "cache": _cache,

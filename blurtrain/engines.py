@@ -251,16 +251,29 @@ class _Normalised(nn.Module):
 
 
 def _write_onnx(backbone: FrozenBackbone, path: Path, sample: Pixels) -> None:
+    images = torch.from_numpy(blur_pixels(sample[:2], CLEAN))
+    write_onnx(_Normalised(backbone).eval(), path, images, "features")
+
+
+def write_onnx(module: nn.Module, path: Path, images: Tensor, output: str) -> None:
+    """Write a function of images as an ONNX graph.
+
+    Args:
+        module: In eval mode.
+        path: The file.
+        images: A batch of the size and type that it will be given; the number of images stays free.
+        output: What the result is called.
+    """
     with warnings.catch_warnings(), _ExportablePooling():
         # The TorchScript route is announced as deprecated; it needs 0.3 s where the newer one needs 5 to 20.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Normalised(backbone).eval(),
-            (torch.from_numpy(blur_pixels(sample[:2], CLEAN)),),
+            module,
+            (images,),
             str(path),
             input_names=["images"],
-            output_names=["features"],
-            dynamic_axes={"images": {0: "batch"}, "features": {0: "batch"}},
+            output_names=[output],
+            dynamic_axes={"images": {0: "batch"}, output: {0: "batch"}},
             opset_version=OPSET,
             dynamo=False,
         )

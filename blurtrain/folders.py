@@ -6,6 +6,8 @@ from pathlib import Path
 from blurtrain.decoding import SUFFIXES
 from blurtrain.errors import DataError
 
+KINDS = ", ".join(sorted(SUFFIXES))  # of images, for errors
+
 
 def folders_in(place: Path) -> list[Path]:
     """Folders of a place, which are splits or classes: none may be missing without a word.
@@ -35,8 +37,24 @@ def image_files(class_folder: Path, notes: list[str]) -> list[Path]:
     Raises:
         DataError: If there is none, or a folder cannot be read.
     """
+    found = images_below(class_folder, notes)
+    if not found:
+        raise DataError(f"class folder {class_folder} has no images ({KINDS}): add some, or remove it")
+    return found
+
+
+def images_below(top: Path, notes: list[str]) -> list[Path]:
+    """Images of a folder at any depth, perhaps none; sorted.
+
+    Args:
+        top: The folder.
+        notes: To which is added what is left out.
+
+    Raises:
+        DataError: If a folder cannot be read.
+    """
     found: list[Path] = []
-    waiting, entered = [class_folder], {*with_parents(class_folder), *with_parents(class_folder.parent)}
+    waiting, entered = [top], {*with_parents(top), *with_parents(top.parent)}
     while waiting:
         folder = waiting.pop()
         for entry in _entries(folder):
@@ -52,9 +70,6 @@ def image_files(class_folder: Path, notes: list[str]) -> list[Path]:
                 found.append(path)
             elif _leads_nowhere(entry):
                 notes.append(f"note: {path} is a link that leads nowhere: it is left out")
-    if not found:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise DataError(f"class folder {class_folder} has no images ({kinds}): add some, or remove it")
     return sorted(found)
 
 

@@ -9,15 +9,18 @@ decoded in full where a file of another format has its size; two JPEGs of the sa
 of the splits decide that: a further test set must not change what is trained on.
 """
 
+import io
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from blurtrain.cores import cores
-from blurtrain.decoding import Geometry
+from blurtrain.decoding import FORMATS, Geometry, decode
 from blurtrain.files import sha256
 from blurtrain.sources import Header, Item, Source
 
@@ -81,6 +84,26 @@ def reduced(source: Source, geometry: Geometry) -> Source:
     }
     scales = [_scale(header, others, LEFT * geometry.resize) for header in headers]
     return Reduced(source, scales) if max(scales, default=1) > 1 else source
+
+
+def square(data: bytes, geometry: Geometry) -> UInt8[np.ndarray, "3 crop crop"]:
+    """Pixels of one image by itself at the network's size: a large JPEG is decoded at a part of its size.
+
+    Args:
+        data: The file's bytes.
+        geometry: Brings it to the network's size.
+
+    Raises:
+        DataError: As `blurtrain.decoding.decode` and `Geometry.apply`.
+    """
+    scale = 1
+    if geometry.resize >= LEAST:
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                scale = _scale((str(image.format), image.width, image.height), set(), LEFT * geometry.resize)
+        except Exception:  # what is wrong with an image shows when it is decoded
+            scale = 1
+    return geometry.apply(decode(data, scale))
 
 
 def _sides(header: Header) -> tuple[int, int]:

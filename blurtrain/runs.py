@@ -16,6 +16,7 @@ from blurtrain.options import read_yaml
 CONFIG = "config.yaml"  # written first: whose run it is
 RESULT = "run.json"  # written last: it is finished
 WORK = "work.json"  # what the last process had to do: not part of the result
+SHARPNESS = "sharpness.json"  # measured when it is first asked for, by `blurtrain.sharpness`: neither
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def finish(folder: Path, result: Mapping[str, Any], name: str = RESULT) -> None:
 
 def _is_result(name: str) -> bool:
     """Whether a file is made by the config alone; events have times in them."""
-    return not name.startswith((".", "events.")) and name not in (RESULT, WORK)
+    return not name.startswith((".", "events.")) and name not in (RESULT, WORK, SHARPNESS)
 
 
 def _require_same(folder: Path, config: Config) -> None:

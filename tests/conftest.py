@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 import blurtrain
 from blurtrain.chatter import silence
-from blurtrain.config import Config, DataConfig, GlyphsConfig
+from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig
+from blurtrain.sources import open_source
 
 # No test may fail because the machine is busy.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -94,6 +96,42 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Config:
     config = Config(data=DataConfig(glyphs=glyphs), runs=folder / "runs", cache=folder / "cache")
     assert blurtrain.compare(config) == config.comparison_folder
     return config
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Few digits, quick heads; its runs are those of `few_runs`."""
+    folder = tmp_path_factory.mktemp("few")
+    return Config(
+        name="few",
+        data=DataConfig(glyphs=GlyphsConfig(train=60, test=40)),
+        copies=(BlurGrid("gaussian", (1.0,)),),
+        sweep=(BlurGrid("gaussian", (0.0, 1.0, 3.0)),),
+        head=replace(Config().head, l2=(0.1, 1.0), folds=2),
+        runs=folder / "runs",
+        cache=folder / "cache",
+    )
+
+
+@pytest.fixture(scope="session")
+def few_runs(few: Config) -> dict[str, Path]:
+    """Finished runs of few digits: the network as imported, its batch norms adapted, and trained. Not to write."""
+    minibatch = replace(few.minibatch, epochs=1)
+    return {
+        "frozen": blurtrain.train(few),
+        "adapt": blurtrain.train(replace(few, bn="adapt")),
+        "head+bn": blurtrain.train(replace(few, tune="head+bn", cache=False, minibatch=minibatch)),
+    }
+
+
+@pytest.fixture(scope="session")
+def drawn(few: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the test digits as PNG files, in their order."""
+    folder = tmp_path_factory.mktemp("drawn")
+    source = open_source(few.data)
+    for index in range(60, 100):
+        source.decode(index).save(folder / f"{index - 60:02}.png")
+    return folder
 
 
 def photograph(label: int, seed: int) -> Image.Image:

@@ -405,7 +405,7 @@ def test_a_trace_that_does_not_repeat_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BackboneError, match="computes otherwise than on the first image, at"):
         found_in(Moody(), tmp_path)
-    some = subject(Moody(), tmp_path, images=10 * propagation.CHUNK)  # more than there are networks
+    some = subject(Moody(), tmp_path, images=10 * propagation.at_once(VIEWS))  # more than there are networks
     known = anatomy.anatomy(some)
     with pytest.raises(BackboneError, match="computes otherwise than on the first image, at"):
         anatomy.measured(some, known)

@@ -46,12 +46,13 @@ LADDER = [
     *("engines", "features", "adaptation", "heads", "fitting"),
     *(
         "runs",
+        "sweep",
+        "finished",
         "classifier",
         "transforms",
         "batches",
         "minibatch",
         "tuning",
-        "sweep",
         "roster",
         "breakdown",
         "comparison",
@@ -61,6 +62,7 @@ LADDER = [
     ),
     *("class_folders", "mce", "answers", "own_head"),
     *("preparation", "training", "controls", "sensitivity", "choosing", "exhibits"),
+    *("deployed", "sharpness", "predictions", "model_card", "exporting"),
     *("layer_tables", "layer_words", "layer_gaps", "layer_report", "layer_pictures"),
     *("anatomy", "dissection", "needs", "forecast", "experiment", "layers", "previews", "pretrain", "cli"),
 ]

@@ -1,0 +1,213 @@
+"""How sharp an image is, and which blur of a run's sweep it resembles: medians and quantiles over its test images.
+
+The measure is a ratio, so that neither contrast nor brightness plays a part: with y the grey image at network size,
+G a Gaussian of 4 px and |dy|^2 the mean square of the differences between neighbours,
+
+    sharpness = log10((|dy|^2 + f) / (|d(G y)|^2 + f)),
+
+where f, a hundredth of a squared grey level, only keeps an image without contrast at 0. An image that is blurred
+already has little left that a further blur could take away, and comes near 0, too.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+
+from blurtrain.blur import blur_pixels
+from blurtrain.config import Config
+from blurtrain.errors import ConfigError
+from blurtrain.files import read_sealed, write_sealed
+from blurtrain.finished import tested_images
+from blurtrain.images import ImageSet
+from blurtrain.runs import SHARPNESS, Run
+from blurtrain.sweep import PREDICTIONS
+from blurtrain.views import Blur
+
+MEASURE = 1  # raise it when the same image would get another sharpness
+REFERENCE = 4.0  # px, of G: of 2 to 16 px those from 3 to 4 told gaussian 0 to 8 px apart most often
+FLOOR = 0.01  # grey levels squared: a thirtieth of what rounding to whole ones adds, so that contrast plays no part
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MOST = 2000  # test images that are looked at, evenly spaced
+AT_ONCE = 64  # images that are held at once
+
+
+def sharpness(pixels: UInt8[np.ndarray, "3 height width"]) -> float:
+    """The measure above, of an RGB image."""
+    grey = cv2.cvtColor(np.ascontiguousarray(pixels.transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    blurred = cv2.GaussianBlur(grey, (0, 0), REFERENCE)
+    return float(np.log10((_change(grey) + FLOOR) / (_change(blurred) + FLOOR)))
+
+
+def _change(grey: np.ndarray) -> float:
+    """Mean square of the differences between neighbours, across and down."""
+    return float(np.mean(np.diff(grey, axis=1) ** 2) + np.mean(np.diff(grey, axis=0) ** 2))
+
+
+@dataclass(frozen=True)
+class SeenView:
+    """What a run has seen of one view.
+
+    Args:
+        view: What tables call it.
+        accuracy: Of the refitted head.
+        quantiles: Of the sharpness of the test images in it, at `QUANTILES`.
+    """
+
+    view: str
+    accuracy: float
+    quantiles: tuple[float, ...]
+
+    @property
+    def low(self) -> float:
+        """5 % of the images are blurrier."""
+        return self.quantiles[0]
+
+    @property
+    def median(self) -> float:
+        """Half of the images are blurrier."""
+        return self.quantiles[QUANTILES.index(0.5)]
+
+
+@dataclass(frozen=True)
+class Resembled:
+    """What an image's sharpness says of it.
+
+    Args:
+        sharpness: The measure.
+        like: The view whose median is nearest; of equal ones the sharper.
+        accuracy: Of the refitted head in that view.
+        beyond: Whether the image is blurrier than 95 % of the test images in the blurriest view that counts.
+    """
+
+    sharpness: float
+    like: str
+    accuracy: float
+    beyond: bool
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The views of a run by sharpness.
+
+    Args:
+        views: In the order of the sweep.
+        images: Test images that were looked at.
+        confusion: Share of the test images of each view (rows) whose sharpness resembles each view (columns), told by
+            medians of the other half of the images.
+        limit: Below it an image is beyond what was tested.
+    """
+
+    views: tuple[SeenView, ...]
+    images: int
+    confusion: tuple[tuple[float, ...], ...]
+    limit: float
+
+    def judge(self, value: float) -> Resembled:
+        """What an image of such a sharpness resembles."""
+        sharpest_first = sorted(self.views, key=lambda tested: -tested.median)  # stable
+        near = min(sharpest_first, key=lambda tested: abs(tested.median - value))
+        return Resembled(value, near.view, near.accuracy, value < self.limit)
+
+
+def limit(views: Sequence[SeenView], least_accuracy: float) -> float:
+    """5 % quantile of the blurriest view in which the refitted head was right often enough.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    good = [tested for tested in views if tested.accuracy >= least_accuracy]
+    if not good:
+        best = max(tested.accuracy for tested in views)
+        raise ConfigError(f"least_accuracy must be at most {best:g}, the best of the run's sweep, got {least_accuracy}")
+    return min(good, key=lambda tested: tested.median).low
+
+
+def scale_of(run: Run, config: Config, least_accuracy: float = 0.0) -> Scale:
+    """The views of a run by sharpness: read where that is stored beside the run, else measured and stored.
+
+    Args:
+        run: Finished.
+        config: Its own, perhaps with another cache.
+        least_accuracy: Views in which the refitted head was right less often count as not tested.
+
+    Raises:
+        ConfigError: If no view is as good.
+        RunError: If the test images are not those of the run any more, or its files are damaged.
+        DataError: If the test images cannot be read any more.
+        StoreError: If the file cannot be written.
+    """
+    stored = _stored(run)
+    if stored is None:
+        stored = _measured(run, config)
+        write_sealed(run.folder / SHARPNESS, stored)
+    views = tuple(SeenView(one["view"], one["accuracy"], tuple(one["quantiles"])) for one in stored["views"])
+    return Scale(views, stored["images"], tuple(map(tuple, stored["confusion"])), limit(views, least_accuracy))
+
+
+def _key(run: Run) -> dict[str, Any]:
+    return {"measure": MEASURE, "predictions": run.result["files"][PREDICTIONS]}
+
+
+def _stored(run: Run) -> dict[str, Any] | None:
+    """What was measured before; nothing where that was of another run or by another measure."""
+    try:
+        found = read_sealed(run.folder / SHARPNESS)
+    except (OSError, ValueError):
+        return None
+    return found if found.items() >= _key(run).items() else None
+
+
+def _measured(run: Run, config: Config) -> dict[str, Any]:
+    loaded, positions = tested_images(run, config, MOST)
+    views = config.test_views
+    values = np.stack([_values(loaded, positions, view) for view in views])
+    accuracies = {
+        row["view"]: row["accuracy_refit"] for row in json.loads(run.file("sweep.json").read_text(encoding="utf-8"))
+    }
+    return {
+        **_key(run),
+        "images": len(positions),
+        "views": [
+            {
+                "view": view.name,
+                "accuracy": accuracies[view.name],
+                "quantiles": [float(value) for value in np.quantile(row, QUANTILES)],
+            }
+            for view, row in zip(views, values, strict=True)
+        ],
+        "confusion": confusion(values).tolist(),
+    }
+
+
+def confusion(values: Float64[np.ndarray, "views images"]) -> Float64[np.ndarray, "views views"]:
+    """Share of the images of each view whose nearest median is that of each view, medians being of the other half."""
+    count = values.shape[1]
+    found = np.zeros((len(values), len(values)))
+    for half in (0, 1):
+        judged = np.arange(count) % 2 == half
+        others = values[:, ~judged] if count > 1 else values
+        medians = np.median(others, axis=1)
+        nearest = np.abs(values[:, judged, None] - medians).argmin(-1)
+        for view, row in enumerate(nearest):
+            found[view] += np.bincount(row, minlength=len(values))
+    return np.asarray(found / count)
+
+
+def _values(loaded: ImageSet, positions: Int64[np.ndarray, " some"], view: Blur) -> Float64[np.ndarray, " some"]:
+    return np.array([sharpness(image) for block in _blocks(positions) for image in _seen(loaded, block, view)])
+
+
+def _blocks(positions: Int64[np.ndarray, " some"]) -> Iterator[Int64[np.ndarray, " _"]]:
+    for start in range(0, len(positions), AT_ONCE):
+        yield positions[start : start + AT_ONCE]
+
+
+def _seen(loaded: ImageSet, block: Int64[np.ndarray, " _"], view: Blur) -> UInt8[np.ndarray, "_ 3 height width"]:
+    """Images through a blur, in whole grey levels as files have them."""
+    blurred = blur_pixels(loaded.read_pixels(block), view)
+    return np.asarray(np.rint(blurred.clip(0, 1) * 255), np.uint8)
