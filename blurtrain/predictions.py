@@ -81,7 +81,8 @@ class _Files(FileSource):
     def pixels(self, index: int, geometry: Geometry) -> Square | str:
         """A file as the network sees it, or what is wrong with it."""
         try:
-            return square(self._file(index).read_bytes(), geometry)
+            with self._open(index) as file:
+                return square(file.read(), geometry)
         except (DataError, OSError) as error:
             return why(error)
 

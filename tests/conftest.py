@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import blurtrain
 from blurtrain.chatter import silence
 from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig
-from blurtrain.sources import open_source
+from blurtrain.opening import open_source
 
 # No test may fail because the machine is busy.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
