@@ -12,6 +12,13 @@ from torch.overrides import TorchFunctionMode
 
 from blurtrain.errors import BackboneError
 
+ATTENDS = "{} is an attention network ({}), not a convolutional one: blurtrain backbones lists those"
+# Parts of timm that mix places by weights which they find in the image, under other names.
+ATTENTION = (
+    *("HaloAttn", "BottleneckAttn", "LambdaLayer", "CrossCovarianceAttn", "XCA", "GPSA", "LiteMLA", "FocalModulation"),
+    *("TalkingHeadAttn",),
+)
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -34,6 +41,10 @@ class Cut:
         return any(is_within(key, part) for part in (self.head, *self.idle))
 
 
+class _AttendsError(Exception):
+    """A network mixes places by torch's own attention, whatever its modules are called."""
+
+
 class _ShapesOnly(TorchFunctionMode):
     """Networks are built and run without memory for their weights: in milliseconds, whatever their size.
 
@@ -53,6 +64,8 @@ class _ShapesOnly(TorchFunctionMode):
             return func(*args, **{**kwargs, "device": "meta"})
         if func is F.batch_norm:  # keeps the shape; its meta version takes half of the time
             return args[0]
+        if func is F.scaled_dot_product_attention:
+            raise _AttendsError
         if func is Tensor.normal_ or getattr(func, "__module__", "") == "torch.nn.init":
             target = kwargs["tensor"] if "tensor" in kwargs else args[0]
             if target.is_meta:
@@ -119,6 +132,16 @@ def find_head(network: nn.Module, name: str, crop: int) -> Cut:
         raise BackboneError(
             f"{name} cannot run on {crop} x {crop} px ({first_sentence(error)}): give another backbone.crop"
         ) from error
+    except _AttendsError as error:
+        raise BackboneError(ATTENDS.format(name, F.scaled_dot_product_attention.__name__)) from error
+    except BackboneError:
+        raise
+    except Exception as error:  # of code that somebody else has written
+        raise BackboneError(
+            f"{name} cannot run ({type(error).__name__}: {first_sentence(error)}): it must take RGB images alone"
+        ) from error
+    if not ran:
+        raise BackboneError(f"{name} has no layer with weights that runs: give a network with a head")
     last = network.get_submodule(ran[-1])
     if isinstance(last, nn.Linear):
         features = last.in_features
@@ -140,10 +163,8 @@ def _refuse_attention(network: nn.Module, name: str) -> None:
     """
     for module in network.modules():
         kind = type(module).__name__
-        if "Attention" in kind:
-            raise BackboneError(
-                f"{name} is an attention network ({kind}), not a convolutional one: blurtrain backbones lists those"
-            )
+        if "Attention" in kind or kind in ATTENTION:
+            raise BackboneError(ATTENDS.format(name, kind))
 
 
 def _run(network: nn.Module, crop: int) -> tuple[tuple[int, ...], list[str]]:
@@ -163,6 +184,8 @@ def _run(network: nn.Module, crop: int) -> tuple[tuple[int, ...], list[str]]:
     finally:
         for handle in handles:
             handle.remove()
+    if not isinstance(output, Tensor):
+        raise BackboneError(f"the network gives {type(output).__name__}, not a tensor of one value a class")
     return tuple(output.flatten(1).shape), ran
 
 
@@ -186,6 +209,6 @@ def is_within(path: str, part: str) -> bool:
     return path == part or path.startswith(f"{part}.")
 
 
-def first_sentence(error: Exception) -> str:
+def first_sentence(error: BaseException) -> str:
     """What torch says first; its messages go on for pages."""
     return str(error).split("\n")[0].split(". ")[0]

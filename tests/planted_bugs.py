@@ -633,7 +633,7 @@ BUGS = (
     ),
     Bug(
         "random weights without a seed",
-        "backbones",
+        "origins",
         "torch.default_generator.manual_seed(RANDOM_SEED)",
         "torch.default_generator.seed()",
         "test_backbones.py::test_random_weights_are_the_same_every_time",

@@ -23,6 +23,7 @@ LADDER = [
         "lean",
         "version",
         "errors",
+        "trust",
         "views",
         "psf",
         "convolution",
@@ -38,7 +39,8 @@ LADDER = [
     *("cores", "memory"),
     *("options", "warps", "blur", "metrics", "inference", "differences", "rows", "curvature", "lbfgs", "store"),
     *("decoding", "glyphs", "folders", "sources", "splits", "reduction", "reading", "images"),
-    *("glyphnet", "cutting", "weights", "backbones", "catalogue", "batchnorm"),
+    *("glyphnet", "cutting", "weights", "origins", "timm_networks", "own_networks", "backbones", "batchnorm"),
+    "catalogue",
     *("graph", "tracing", "lipschitz", "stages", "operators", "bounds", "commuting", "propagation", "decision"),
     *("engines", "features", "adaptation", "heads", "fitting"),
     *(
