@@ -20,7 +20,7 @@ from blurtrain.decoding import Geometry
 from blurtrain.errors import BackboneError
 from blurtrain.files import sha256
 from blurtrain.origins import RANDOM as RANDOM
-from blurtrain.origins import Preprocessing, Source, assumption, given, refuse_hash
+from blurtrain.origins import Preprocessing, Source, assumption, given, refuse_hash, seeded
 from blurtrain.progress import say
 from blurtrain.trust import allow as allow  # of functions of the user's own, for users of this module
 from blurtrain.trust import is_function
@@ -132,6 +132,13 @@ def load_with_head(config: BackboneConfig) -> tuple[FrozenBackbone, nn.Linear | 
         return whole, None
     cut = cut_head(network, config.name, crop)
     return FrozenBackbone(network, config.name, whole.preprocessing, cut.features, whole.code), head
+
+
+def untrained(name: str) -> FrozenBackbone:
+    """A network that is listed, without its head and with random weights: to see what it is and how fast it runs."""
+    network, preprocessing = seeded(architecture(name)).eval(), default_preprocessing(name)
+    cut = cut_head(network, name, preprocessing.geometry.crop)
+    return FrozenBackbone(network, name, preprocessing, cut.features)
 
 
 def outputs(name: str) -> tuple[str, ...]:

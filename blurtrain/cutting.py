@@ -12,11 +12,12 @@ from torch.overrides import TorchFunctionMode
 
 from blurtrain.errors import BackboneError
 
+MOST_LINEAR = 10  # layers a convolution: ConvNeXt has 2, networks that mix patches have more
 ATTENDS = "{} is an attention network ({}), not a convolutional one: blurtrain backbones lists those"
 # Parts of timm that mix places by weights which they find in the image, under other names.
 ATTENTION = (
     *("HaloAttn", "BottleneckAttn", "LambdaLayer", "CrossCovarianceAttn", "XCA", "GPSA", "LiteMLA", "FocalModulation"),
-    *("TalkingHeadAttn",),
+    *("TalkingHeadAttn", "BatNonLocalAttn"),
 )
 
 
@@ -75,7 +76,10 @@ class _ShapesOnly(TorchFunctionMode):
 
 def hollow(build: Callable[[], nn.Module]) -> nn.Module:
     """A network in eval mode whose layers' weights have a shape and no memory; its buffers are real."""
-    with _ShapesOnly():
+    try:
+        with _ShapesOnly():
+            return build().eval()
+    except RuntimeError:  # a constructor that computes with weights; a real network does as well
         return build().eval()
 
 
@@ -93,7 +97,10 @@ def cut_head(network: nn.Module, name: str, crop: int) -> Cut:
     cut = find_head(network, name, crop)
     for path in (cut.head, *cut.idle):
         network.set_submodule(path, nn.Identity())
-    shape = _run(network, crop)[0]
+    try:
+        shape = _run(network, crop)[0]
+    except RuntimeError as error:
+        raise BackboneError(f"{name} needs its last layer ({first_sentence(error)}): it may have two heads") from error
     if shape != (1, cut.features):
         raise BackboneError(f"{name} without its last layer gives shape {shape}, not the layer's {cut.features} inputs")
     return cut
@@ -125,7 +132,7 @@ def find_head(network: nn.Module, name: str, crop: int) -> Cut:
     Raises:
         BackboneError: If it is an attention network, ends in anything else, or cannot run at that size.
     """
-    _refuse_attention(network, name)
+    _require_convolutional(network, name)
     try:
         ran = _run(network, crop)[1]
     except (RuntimeError, ValueError, AssertionError) as error:
@@ -155,12 +162,20 @@ def find_head(network: nn.Module, name: str, crop: int) -> Cut:
     return Cut(ran[-1], shapes, _idle(network, ran), features)
 
 
-def _refuse_attention(network: nn.Module, name: str) -> None:
+def _require_convolutional(network: nn.Module, name: str) -> None:
     """Let convolutional networks pass.
 
     Raises:
-        BackboneError: If a module of the network is attention (not squeeze-and-excitation, which weights channels).
+        BackboneError: If a module of the network is attention (not squeeze-and-excitation, which weights channels), or
+            it cuts the image into patches and goes on with linear layers.
     """
+    convolutional, linear = (
+        sum(isinstance(module, kind) for module in network.modules()) for kind in (nn.Conv2d, nn.Linear)
+    )
+    if linear > MOST_LINEAR * convolutional:
+        raise BackboneError(
+            f"{name} is no convolutional network: it has {convolutional} convolutions and {linear} linear layers"
+        )
     for module in network.modules():
         kind = type(module).__name__
         if "Attention" in kind or kind in ATTENTION:

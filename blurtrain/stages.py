@@ -56,7 +56,9 @@ def stages(trace: Trace, network: nn.Module, norms: Mapping[int, float]) -> list
     totals: dict[int, Constant] = {INPUT: 1.0}
     for node in trace.nodes:
         name = name_of(node, modules)
-        constant = 1.0 if node.index in folded else norms.get(node.index, _constant(trace, node, modules))
+        constant: Constant = 1.0
+        if node.index not in folded:  # the norm of a large linear layer takes seconds, so only if none is given
+            constant = norms[node.index] if node.index in norms else _constant(trace, node, modules)
         if isinstance(constant, float) and not math.isfinite(constant):
             raise BackboneError(f"{name} has weights that are not finite numbers: give others")
         totals[node.index] = _total(node, name, constant, totals)

@@ -36,13 +36,16 @@ def _timm() -> Any:  # noqa: ANN401 - the module, which has no types
     return timm
 
 
-def names() -> list[str]:
-    """All networks of timm as a config names them, without the tags of their weights.
+def names(tagged: bool = False) -> list[str]:
+    """All networks of timm as a config names them.
+
+    Args:
+        tagged: Once for each of their weights, with its tag, instead of once without.
 
     Raises:
         BackboneError: If timm is not installed.
     """
-    return [f"{PREFIX}{name}" for name in _timm().list_models()]
+    return [f"{PREFIX}{name}" for name in _timm().list_models(pretrained=tagged)]
 
 
 def is_known(name: str) -> bool:
@@ -95,8 +98,8 @@ def source(config: BackboneConfig) -> Source:
 
 def at_hand(name: str) -> tuple[str, ...]:
     """Tags of the weights that were downloaded before."""
-    bare = name.removeprefix(PREFIX)
-    return tuple(tag for tag in _tags(bare) if _is_downloaded(_weights(f"{bare}.{tag}")))
+    bare, _, own = name.removeprefix(PREFIX).partition(".")
+    return tuple(tag for tag in ([own] if own else _tags(bare)) if _is_downloaded(_weights(f"{bare}.{tag}")))
 
 
 def _is_downloaded(weights: Any) -> bool:  # noqa: ANN401 - timm has no types

@@ -40,9 +40,8 @@ LADDER = [
     *("options", "warps", "blur", "metrics", "inference", "differences", "rows", "curvature", "lbfgs", "store"),
     *("decoding", "glyphs", "folders", "sources", "splits", "reduction", "reading", "images"),
     *("glyphnet", "cutting", "weights", "origins", "timm_networks", "own_networks", "backbones", "batchnorm"),
-    "catalogue",
     *("graph", "tracing", "lipschitz", "stages", "operators", "bounds", "commuting", "propagation", "decision"),
-    *("engines", "features", "adaptation", "heads", "fitting"),
+    *("engines", "trials", "catalogue", "features", "adaptation", "heads", "fitting"),
     *(
         "runs",
         "classifier",
