@@ -1,6 +1,6 @@
 """Find a network's head and cut it off, on shapes alone: what cannot be used is told before any weights are read."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,12 +75,24 @@ class _ShapesOnly(TorchFunctionMode):
 
 
 def hollow(build: Callable[[], nn.Module]) -> nn.Module:
-    """A network in eval mode whose layers' weights have a shape and no memory; its buffers are real."""
+    """A network in eval mode whose layers' weights have a shape and no memory; its buffers are real.
+
+    Where that is not possible the weights have memory as well: a constructor may compute with them, or make constants
+    as layers make weights, which no file would bring back (timm's blur pooling).
+    """
     try:
         with _ShapesOnly():
-            return build().eval()
-    except RuntimeError:  # a constructor that computes with weights; a real network does as well
+            network = build().eval()
+    except RuntimeError:
         return build().eval()
+    return build().eval() if any(constant.is_meta for constant in _constants(network)) else network
+
+
+def _constants(network: nn.Module) -> Iterator[Tensor]:
+    """Buffers, and tensors that are neither buffers nor parameters."""
+    yield from network.buffers()
+    for module in network.modules():
+        yield from (value for value in vars(module).values() if isinstance(value, Tensor))
 
 
 def cut_head(network: nn.Module, name: str, crop: int) -> Cut:
@@ -169,6 +181,10 @@ def _require_convolutional(network: nn.Module, name: str) -> None:
         BackboneError: If a module of the network is attention (not squeeze-and-excitation, which weights channels), or
             it cuts the image into patches and goes on with linear layers.
     """
+    for module in network.modules():
+        kind = type(module).__name__
+        if "Attention" in kind or kind in ATTENTION:
+            raise BackboneError(ATTENDS.format(name, kind))
     convolutional, linear = (
         sum(isinstance(module, kind) for module in network.modules()) for kind in (nn.Conv2d, nn.Linear)
     )
@@ -176,10 +192,6 @@ def _require_convolutional(network: nn.Module, name: str) -> None:
         raise BackboneError(
             f"{name} is no convolutional network: it has {convolutional} convolutions and {linear} linear layers"
         )
-    for module in network.modules():
-        kind = type(module).__name__
-        if "Attention" in kind or kind in ATTENTION:
-            raise BackboneError(ATTENDS.format(name, kind))
 
 
 def _run(network: nn.Module, crop: int) -> tuple[tuple[int, ...], list[str]]:
