@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from blurtrain.weights import read_weights
 
 RANDOM = "none"
 RANDOM_SEED = 0  # the same config gives the same bytes
+Built = TypeVar("Built")
 CHANGED_BY = "backbone.mean, std, resize and crop change it"
 
 
@@ -94,8 +96,8 @@ def refuse_hash(config: BackboneConfig) -> None:
         raise BackboneError("backbone.sha256 is for local files: whoever offers downloads checks them; leave it out")
 
 
-def seeded(build: Callable[[], nn.Module]) -> nn.Module:
-    """A network whose random weights are the same every time; nobody else's draws are touched."""
+def seeded(build: Callable[[], Built]) -> Built:
+    """What a constructor gives, with the same random weights every time; nobody else's draws are touched."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(RANDOM_SEED)
         return build()

@@ -27,7 +27,6 @@ timm = pytest.importorskip("timm")
 MEMBERS = {
     "convnext_atto": 64,
     "convnextv2_atto": 64,
-    "cspresnet50": 64,
     "densenet121": 64,
     "dla46_c": 64,
     "efficientnet_lite0": 64,
@@ -39,7 +38,6 @@ MEMBERS = {
     "nf_regnet_b0": 64,
     "regnety_002": 64,
     "repvgg_a0": 64,
-    "res2net50_26w_4s": 64,
     "resnet10t": 64,
     "resnetblur18": 64,
     "resnetv2_18": 64,
