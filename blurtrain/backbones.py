@@ -20,7 +20,8 @@ from blurtrain.decoding import Geometry
 from blurtrain.errors import BackboneError
 from blurtrain.files import sha256
 from blurtrain.origins import RANDOM as RANDOM
-from blurtrain.origins import Preprocessing, Source, assumption, given, refuse_hash, seeded
+from blurtrain.origins import Preprocessing as Preprocessing
+from blurtrain.origins import Source, assumption, given, refuse_hash, seeded
 from blurtrain.progress import say
 from blurtrain.trust import allow as allow  # of functions of the user's own, for users of this module
 from blurtrain.trust import is_function

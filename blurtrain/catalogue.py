@@ -18,7 +18,9 @@ from blurtrain.progress import progress
 if TYPE_CHECKING:
     from blurtrain.trials import Trial  # needs engines, which a list does not
 
-WIDTH = 100  # columns of the table, unless a name is very long
+WIDTH = 100  # columns of the table
+HEADINGS = "input px  features  parameters  weights at hand"
+HEADINGS_MEASURED = "  px  features    params  images/s  engine  bounded  product  at hand"
 MORE = f"Those of timm: blurtrain backbones '{timm_networks.PREFIX}resnet*', after pip install blurtrain[timm]"
 
 
@@ -77,24 +79,24 @@ def table(entries: Sequence[Entry], trials: "Mapping[str, Trial] | None" = None)
         trials: What was measured of them, by their names; None where nothing was.
     """
     width = max(4, *(len(entry.name) for entry in entries))
-    measured = "" if trials is None else f"  {'images/s':>8}  {'with':<11}  {'bounded':>7}  product"
-    lines = [f"{'name':<{width}}  input px  features  parameters{measured}  weights at hand"]
+    lines = [f"{'name':<{width}}  {HEADINGS if trials is None else HEADINGS_MEASURED}"]
     for entry in entries:
-        line = f"{entry.name:<{width}}  {entry.crop:>8}  {entry.features:>8}  {entry.parameters / 1e6:>8.1f} M"
-        line += "" if trials is None else _found(trials.get(entry.name))
-        lines.append(f"{line}  {_short(', '.join(entry.at_hand) or '-', WIDTH - len(line) - 2)}")
-    return "\n".join(lines)
+        at_hand = ", ".join(entry.at_hand) or "-"
+        if trials is None:
+            found = f"{entry.crop:>8}  {entry.features:>8}  {entry.parameters / 1e6:>8.1f} M  {at_hand}"
+        else:
+            found = f"{entry.crop:>4}  {entry.features:>8}  {entry.parameters / 1e6:>6.1f} M"
+            found += f"  {_found(trials.get(entry.name))}  {at_hand}"
+        lines.append(f"{entry.name:<{width}}  {found}")
+    return "\n".join(line if len(line) <= WIDTH else f"{line[: WIDTH - 2]}.." for line in lines)
 
 
 def _found(trial: "Trial | None") -> str:
     if trial is None:
-        return f"  {'-':>8}  {'-':<11}  {'-':>7}  {'-':<7}"
+        return f"{'-':>8}  {'-':<6}  {'-':>7}  {'-':<7}"
     bounded = f"{trial.convolutions - trial.without_bound}/{trial.convolutions}"
-    return f"  {trial.rate:>8.3g}  {trial.engine:<11}  {bounded:>7}  {'yes' if trial.reaches else 'no':<7}"
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= max(most, 3) else f"{text[: max(most, 3) - 2]}.."
+    engine = trial.engine.removesuffix("runtime")
+    return f"{trial.rate:>8.3g}  {engine:<6}  {bounded:>7}  {'yes' if trial.reaches else 'no':<7}"
 
 
 def _fits(name: str, pattern: str) -> bool:

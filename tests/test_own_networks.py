@@ -112,8 +112,10 @@ REFUSED = (
     "--backbone.name mine.nets:build, or in Python with blurtrain.backbones.allow('mine.nets:build')"
 )
 BACKBONE = "backbone: {name: 'mine.nets:build', weights: none, crop: 32}\n"
-SMALL = ("--data.root", "photos", "--copies", "[{strengths: [1]}]", "--sweep", "[{strengths: [0, 2]}]")
-SMALL = (*SMALL, "--head.folds", "2", "--head.l2", "[0.1, 1]", "--engine", "torch")
+SMALL = (
+    *("--data.root", "photos", "--copies", "[{strengths: [1]}]", "--sweep", "[{strengths: [0, 2]}]"),
+    *("--head.folds", "2", "--head.l2", "[0.1, 1]", "--engine", "torch"),
+)
 NAMED = ("--backbone.name", "mine.nets:build", "--backbone.weights", "none", "--backbone.crop", "32")
 
 

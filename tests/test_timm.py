@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def imported(name: str, state: Mapping[str, Tensor], side: int, patch: pytest.Mo
     return backbones.load(BackboneConfig(name=f"timm:{name}", weights="it.pth", resize=side, crop=side))
 
 
-def message(**values: str) -> str:
+def message(**values: Any) -> str:  # noqa: ANN401 - any of the config
     with pytest.raises(BackboneError) as caught:
         backbones.load(BackboneConfig(**values))
     text = str(caught.value)
