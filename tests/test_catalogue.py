@@ -166,7 +166,7 @@ def test_measured_table_fits_a_terminal(measured: dict[str, Trial]) -> None:
         *("name", "px", "features", "params", "images/s", "engine", "bounded", "product", "at", "hand"),
     ]
     count = measured["glyphnet"].convolutions
-    assert lines[1].split()[6:8] == [f"{count}/{count}", "yes"]
+    assert lines[1].split()[7:9] == [f"{count}/{count}", "yes"]
     assert lines[3].split()[5:9] == ["-", "-", "-", "-"]  # nothing was measured of it
 
 

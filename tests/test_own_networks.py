@@ -1,6 +1,7 @@
 """Networks from a function of the user's own: run only where he has named it, and Lightning checkpoints of them."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -408,3 +409,33 @@ def test_torchvisions_networks_take_checkpoints(tmp_path: Path) -> None:
     config = BackboneConfig(name="shufflenet_v2_x0_5", weights=str(tmp_path / "a.ckpt"), crop=64)
     loaded = backbones.load(config).network.state_dict()
     assert all(torch.equal(loaded[key], network.state_dict()[key]) for key in loaded)
+
+
+# What the page of backbones says
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "backbones.md").read_text(encoding="utf-8")
+
+
+def example(beginning: str) -> str:
+    """The code that begins so."""
+    (code,) = (code for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if code.startswith(beginning))
+    return str(code)
+
+
+def test_the_pages_examples_work(folder: Path) -> None:
+    (folder / "mine" / "nets.py").write_text(example("# mymodels/nets.py"))
+    backbone = load("mine.nets:build", crop=96)
+    assert backbone.features == 32
+    state = sys.modules["mine.nets"].build().state_dict()
+    contents = {"state_dict": {f"model.{key}": tensor for key, tensor in state.items()}, "epoch": 3}
+    torch.save({**contents, "hyper_parameters": {"root": Path("data")}}, "last.ckpt")
+    assert "last.ckpt holds objects (pathlib." in message("mine.nets:build", weights="last.ckpt")
+    exec(compile(example("import safetensors.torch"), "page", "exec"), {})
+    torch.save(contents, "last.ckpt")
+    prints = {load("mine.nets:build", weights=file).fingerprint() for file in ("last.ckpt", "mine.safetensors")}
+    assert len(prints) == 1
+
+
+def test_the_page_has_the_sentence_of_the_refusal() -> None:
+    assert REFUSED.replace("mine.nets", "mymodels.nets") in PAGE
