@@ -84,7 +84,7 @@ def without_prefix(state: Mapping[str, Tensor], keys: Sequence[str], file: str) 
         raise BackboneError(f"{file} holds the network more than once, below {several}: save the state_dict of one")
     if not fitting or not fitting[0]:
         return state
-    (prefix,) = fitting
+    prefix = fitting[0]
     say(f"note: {file}: the network is what lies below {prefix!r}; nothing else is taken")
     return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
 

@@ -123,6 +123,7 @@ def test_constants_that_no_file_brings_back_are_real() -> None:
     filters = {key: tensor for key, tensor in real.named_buffers() if key.endswith("filt")}
     assert filters.keys().isdisjoint(real.state_dict())
     for key, tensor in filters.items():
+        assert not empty.get_buffer(key).is_meta
         assert torch.equal(empty.get_buffer(key), tensor)
 
 
