@@ -43,7 +43,6 @@ MEMBERS = {
     "resnetblur18": 64,
     "resnetv2_18": 64,
     "seresnet18": 64,
-    "xception41": 64,
 }
 # Of these only that a head is found: they are too large to be made here.
 LAST = {
@@ -51,6 +50,8 @@ LAST = {
     "efficientnetv2_s": "classifier",
     "inception_v4": "last_linear",
     "legacy_xception": "fc",
+    "xception41": "head.fc",
+    "cspresnet50": "head.fc",
     "nasnetalarge": "last_linear",
     "resnetv2_50x1_bit": "head.fc",
     "tf_efficientnet_b4": "classifier",
