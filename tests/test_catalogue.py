@@ -144,7 +144,12 @@ class Cubed(torch.nn.Module):
 
 def test_norms_of_large_linear_layers_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[torch.Tensor] = []
-    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda gram: computed.append(gram) or torch.ones(1))
+
+    def eigenvalues(gram: torch.Tensor) -> torch.Tensor:
+        computed.append(gram)
+        return torch.ones(len(gram))
+
+    monkeypatch.setattr(torch.linalg, "eigvalsh", eigenvalues)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(784, 5))
     backbone = FrozenBackbone(network, "it", Preprocessing(Geometry(16, 16), (0.0,) * 3, (1.0,) * 3), 5)
     assert bounded(backbone) == (1, 0, True)
