@@ -1,10 +1,11 @@
 """How far ONNX Runtime's features are from eager torch's, family by family: writes the table of docs/backbones.md.
 
-    python benchmarks/engines.py [--weights NAME=FILE ...] [--root FOLDER]
+    python benchmarks/engines.py [--weights NAME=FILE ...] [--root FOLDER] [--timm]
 
 Weights are random where no file is given, with batch-norm statistics taken from the images, because statistics
 that fit nothing make features dead or huge. Sixteen images at the network's own input size: photographs where
---root gives a folder of them, else random pictures with the spectrum of natural ones.
+--root gives a folder of them, else random pictures with the spectrum of natural ones. With --timm it is the table of
+timm's families, which says as well what of them has bounds.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from blurtrain import backbones, decoding, engines
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.catalogue import catalogue
 from blurtrain.config import BackboneConfig
+from blurtrain.trials import bounded
 
 FAMILIES = {
     "AlexNet": "alexnet",
@@ -43,9 +45,33 @@ FAMILIES = {
     "VGG, batch norm": "vgg11_bn",
     "Wide ResNet": "wide_resnet50_2",
 }
+OF_TIMM = {
+    "ConvNeXt": "convnext_atto",
+    "ConvNeXt v2": "convnextv2_atto",
+    "CSPNet": "cspresnet50",
+    "DenseNet": "densenet121",
+    "DLA": "dla34",
+    "EfficientNet": "efficientnet_b0",
+    "EfficientNet Lite": "efficientnet_lite0",
+    "GhostNet": "ghostnet_100",
+    "HRNet": "hrnet_w18_small",
+    "Inception v4": "inception_v4",
+    "MobileNet v3": "mobilenetv3_small_100",
+    "MobileNet v4": "mobilenetv4_conv_small",
+    "NF-RegNet": "nf_regnet_b0",
+    "RegNet Y": "regnety_004",
+    "RepVGG": "repvgg_a0",
+    "Res2Net": "res2net50_26w_4s",
+    "ResNet": "resnet18",
+    "ResNet, antialiased": "resnetblur18",
+    "ResNet v2": "resnetv2_18",
+    "SE-ResNet": "seresnet18",
+    "VGG": "vgg11",
+    "Xception": "xception41",
+}
 IMAGES = 16
 PAGE = Path(__file__).parents[1] / "docs" / "backbones.md"
-BEGIN, END = "<!-- made by benchmarks/engines.py -->\n", "<!-- end -->\n"
+BEGIN, END = "<!-- made by benchmarks/engines.py{} -->\n", "<!-- end -->\n"
 
 
 def natural(side: int) -> np.ndarray:
@@ -80,6 +106,12 @@ def calibrate(backbone: FrozenBackbone, images: np.ndarray) -> None:
     backbone.eval()
 
 
+def bounds(backbone: FrozenBackbone) -> str:
+    """Two more cells: the convolutions that have a bound, and whether a Lipschitz constant reaches the features."""
+    count, without, reaches = bounded(backbone)
+    return f" {count - without} of {count} | {'yes' if reaches else 'no'} |"
+
+
 def row(family: str, name: str, weights: Path | None, root: Path | None) -> str:
     """One line of the table."""
     (entry,) = (entry for entry in catalogue(name) if entry.name == name)
@@ -99,7 +131,7 @@ def row(family: str, name: str, weights: Path | None, root: Path | None) -> str:
     kind = "random" if weights is None else "trained"
     return (
         f"| {family} | {name} | {geometry.crop} | {entry.features} | {entry.parameters / 1e6:.1f} M "
-        f"| {kind} | {used} | {difference} |"
+        f"| {kind} | {used} | {difference} |" + (bounds(backbone) if name.startswith("timm:") else "")
     )
 
 
@@ -108,27 +140,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder of photographs")
     parser.add_argument("--weights", nargs="*", default=[], metavar="NAME=FILE", help="rows with trained weights")
+    parser.add_argument("--timm", action="store_true", help="timm's families instead of torchvision's")
     words = parser.parse_args()
     trained = dict(word.split("=", 1) for word in words.weights)
     rows = []
-    for family, name in FAMILIES.items():
+    families = {family: f"timm:{name}" for family, name in OF_TIMM.items()} if words.timm else FAMILIES
+    for family, name in families.items():
         rows.append(row(family, name, None, words.root))
         print(rows[-1], flush=True)
         if name in trained:
             rows.append(row(family, name, Path(trained[name]), words.root))
             print(rows[-1], flush=True)
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "onnxruntime"))
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("torch", "timm" if words.timm else "torchvision", "onnxruntime")
+    )
     seen = f"{IMAGES} photographs" if words.root else f"{IMAGES} random pictures with a natural spectrum"
     head = ["family", "member", "input px", "features", "frozen parameters", "weights", "runs on a CPU with"]
+    head += ["largest relative difference", *(["convolutions with a bound", "product"] if words.timm else [])]
     lines = [
         f"Measured on {seen}, {versions}.\n",
-        f"| {' | '.join([*head, 'largest relative difference'])} |",
-        "|" + " --- |" * (len(head) + 1),
+        f"| {' | '.join(head)} |",
+        "|" + " --- |" * len(head),
         *rows,
     ]
     page = PAGE.read_text(encoding="utf-8")
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    PAGE.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after, encoding="utf-8")
+    begin = BEGIN.format(" --timm" if words.timm else "")
+    before, _, rest = page.partition(begin)
+    after = rest.partition(END)[2]
+    PAGE.write_text(before + begin + "\n".join(lines) + "\n" + END + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

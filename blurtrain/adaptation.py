@@ -21,6 +21,7 @@ from jaxtyping import Float32, Int64
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.batchnorm import State, applied, layers, state_of
 from blurtrain.blur import blur_pixels
+from blurtrain.config import in_file_names
 from blurtrain.errors import BackboneError
 from blurtrain.features import decoder, libraries, made_as
 from blurtrain.files import sha256
@@ -153,5 +154,5 @@ def _table(
         "view": "statistics",
     }
     name = sha256(repr(key))
-    table = Table(cache / "statistics" / f"{backbone.name}-{fingerprint[:8]}-{name[:8]}", key)
+    table = Table(cache / "statistics" / f"{in_file_names(backbone.name)}-{fingerprint[:8]}-{name[:8]}", key)
     return table, np.array([row_id(name)])

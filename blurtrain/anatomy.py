@@ -17,7 +17,7 @@ from blurtrain.backbones import FrozenBackbone
 from blurtrain.bounds import Bound, bounds
 from blurtrain.chatter import silence
 from blurtrain.commuting import Bounded
-from blurtrain.config import Config
+from blurtrain.config import Config, in_file_names
 from blurtrain.cores import cores
 from blurtrain.decision import LinearHead
 from blurtrain.files import sha256
@@ -196,7 +196,7 @@ def norm_table(subject: Subject) -> Table:
     """Where the norms of a network's convolutions are stored, frequency by frequency, for images of one size."""
     name, fingerprint, side = subject.backbone.name, subject.fingerprint, subject.side
     key = {"kind": "norms", "backbone": name, "fingerprint": fingerprint, "crop": side}
-    return Table(subject.cache / "norms" / f"{name}-{fingerprint[:16]}-{side}", key)
+    return Table(subject.cache / "norms" / f"{in_file_names(name)}-{fingerprint[:16]}-{side}", key)
 
 
 def _bounded(convolution: Convolution) -> Bounded:

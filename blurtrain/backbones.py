@@ -4,7 +4,6 @@ import difflib
 import sys
 import urllib.error
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,31 +13,28 @@ import torchvision.models
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blurtrain import glyphnet, glyphs
-from blurtrain.config import WEIGHT_SUFFIXES, BackboneConfig
+from blurtrain import glyphnet, glyphs, own_networks, timm_networks
+from blurtrain.config import BackboneConfig
 from blurtrain.cutting import Cut, cut_head, find_head, hollow, keep_head
 from blurtrain.decoding import Geometry
 from blurtrain.errors import BackboneError
 from blurtrain.files import sha256
+from blurtrain.origins import RANDOM as RANDOM
+from blurtrain.origins import Preprocessing as Preprocessing
+from blurtrain.origins import Source, assumption, given, refuse_hash, seeded
 from blurtrain.progress import say
-from blurtrain.weights import fill, require_head
+from blurtrain.trust import allow as allow  # of functions of the user's own, for users of this module
+from blurtrain.trust import is_function
+from blurtrain.weights import CHECKPOINT, fill, require_head, without_prefix
 from blurtrain.weights import read_weights as read_weights  # its name for users of this module
 
 EMBEDDED = "glyphnet"
-RANDOM = "none"
-RANDOM_SEED = 0  # the same config gives the same bytes
+IMAGENET = 1000  # classes, in torchvision's order in timm as well
+NAMES_FROM = "resnet18"  # any network of torchvision that knows them
+OTHERS = ", a network of timm as timm:NAME, or a function of yours as MODULE:FUNCTION"
 # torchvision's own way to give these two together with weights: their stem then takes the input in another
 # normalisation. Without the second word they spend a minute on random values and warn of it.
 AS_WITH_WEIGHTS = {name: {"transform_input": True, "init_weights": False} for name in ("googlenet", "inception_v3")}
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What the imported weights expect: resize and crop, then (x - mean) / std on RGB in [0, 1]."""
-
-    geometry: Geometry
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 class FrozenBackbone(nn.Module):
@@ -52,14 +48,18 @@ class FrozenBackbone(nn.Module):
         name: Of the architecture.
         preprocessing: Of the weights; the normalisation happens here, the geometry in the data.
         features: Width of the output.
+        code: Hash of what computes it, where its name does not say what that is.
     """
 
-    def __init__(self, network: nn.Module, name: str, preprocessing: Preprocessing, features: int) -> None:
+    def __init__(
+        self, network: nn.Module, name: str, preprocessing: Preprocessing, features: int, code: str = ""
+    ) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.name = name
         self.preprocessing = preprocessing
         self.features = features
+        self.code = code
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, -1, 1, 1), persistent=False)
         self.mean: Tensor
@@ -78,32 +78,14 @@ class FrozenBackbone(nn.Module):
         return features.flatten(1)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the architecture's name, every weight and statistic, and the normalisation."""
+        """SHA-256 over the architecture's name, every weight and statistic, the normalisation, and own code."""
         state = self.network.state_dict()
         parts: list[bytes | str] = [self.name, repr((self.preprocessing.mean, self.preprocessing.std))]
+        parts += [self.code] if self.code else []
         for key in sorted(state):
             tensor = state[key].detach().cpu().contiguous()
             parts += [f"{key} {tensor.dtype} {tuple(tensor.shape)}", tensor.numpy().tobytes()]
         return sha256(*parts)
-
-
-@dataclass(frozen=True)
-class Source:
-    """An architecture and where its weights come from; nothing is built or read yet.
-
-    Args:
-        build: Makes the whole network.
-        preprocessing: Of the weights.
-        read: Gives the state of a whole network.
-        origin: What the weights are called in errors.
-        note: What the user must know of them.
-    """
-
-    build: Callable[[], nn.Module]
-    preprocessing: Preprocessing
-    read: Callable[[], Mapping[str, Tensor]]
-    origin: str
-    note: str = ""
 
 
 def load(config: BackboneConfig) -> FrozenBackbone:
@@ -118,7 +100,7 @@ def load(config: BackboneConfig) -> FrozenBackbone:
     source, preprocessing = _source(config)
     network = hollow(source.build)
     cut = cut_head(network, config.name, preprocessing.geometry.crop)
-    return _filled(network, cut, source, source.read(), config.name, preprocessing)
+    return _filled(network, cut, source, _state(source, network, cut), config.name, preprocessing)
 
 
 def load_whole(config: BackboneConfig) -> FrozenBackbone:
@@ -130,7 +112,7 @@ def load_whole(config: BackboneConfig) -> FrozenBackbone:
     source, preprocessing = _source(config)
     network, crop = hollow(source.build), preprocessing.geometry.crop
     found = find_head(network, config.name, crop)
-    state = source.read()
+    state = _state(source, network, found)
     require_head(found, state, source.origin, config.name)
     return _filled(network, keep_head(network, found, crop), source, state, config.name, preprocessing)
 
@@ -150,25 +132,41 @@ def load_with_head(config: BackboneConfig) -> tuple[FrozenBackbone, nn.Linear | 
     if not isinstance(head, nn.Linear):
         return whole, None
     cut = cut_head(network, config.name, crop)
-    return FrozenBackbone(network, config.name, whole.preprocessing, cut.features), head
+    return FrozenBackbone(network, config.name, whole.preprocessing, cut.features, whole.code), head
+
+
+def untrained(name: str) -> FrozenBackbone:
+    """A network that is listed, without its head and with random weights: to see what it is and how fast it runs."""
+    network, preprocessing = seeded(architecture(name)).eval(), default_preprocessing(name)
+    cut = cut_head(network, name, preprocessing.geometry.crop)
+    return FrozenBackbone(network, name, preprocessing, cut.features)
 
 
 def outputs(name: str) -> tuple[str, ...]:
     """What the outputs of a network's own head stand for, in their order.
 
     Raises:
-        BackboneError: If the network is not known.
+        BackboneError: If the network is not known, or nobody says what its outputs are.
     """
     if name == EMBEDDED:
         return tuple(glyphs.LETTERS)
     _require_known(name)
+    if is_function(name):
+        raise BackboneError(f"nobody says what the outputs of {name} stand for: train gives it a head of your classes")
+    if timm_networks.is_timm(name):
+        count = timm_networks.outputs(name)
+        if count != IMAGENET:
+            raise BackboneError(
+                f"the {count} outputs of {name} are not ImageNet's {IMAGENET} classes: take another tag"
+            )
+        name = NAMES_FROM
     categories: list[str] = _default_weights(name).meta["categories"]
     return tuple(categories)
 
 
 def _source(config: BackboneConfig) -> tuple[Source, Preprocessing]:
     """Where a network comes from, and how the config wants images prepared for it."""
-    source = _embedded(config) if config.name == EMBEDDED else _torchvision(config)
+    source = _source_of(config)
     own = source.preprocessing
     return source, Preprocessing(
         geometry=Geometry(
@@ -179,6 +177,23 @@ def _source(config: BackboneConfig) -> tuple[Source, Preprocessing]:
         mean=config.mean or own.mean,
         std=config.std or own.std,
     )
+
+
+def _source_of(config: BackboneConfig) -> Source:
+    if config.name == EMBEDDED:
+        return _embedded(config)
+    _require_known(config.name)
+    if is_function(config.name):
+        return own_networks.source(config)
+    return timm_networks.source(config) if timm_networks.is_timm(config.name) else _torchvision(config)
+
+
+def _state(source: Source, network: nn.Module, found: Cut) -> Mapping[str, Tensor]:
+    """What a source gives; a checkpoint's keys have the names that the network has inside of something larger."""
+    state = source.read()
+    if not source.origin.endswith(CHECKPOINT):
+        return state
+    return without_prefix(state, [key for key in network.state_dict() if not found.removes(key)], source.origin)
 
 
 def _filled(
@@ -193,7 +208,7 @@ def _filled(
     notes = [source.note, fill(network, cut, state, source.origin, name)]
     for note in filter(None, notes):
         say(note)
-    return FrozenBackbone(network, name, preprocessing, cut.features)
+    return FrozenBackbone(network, name, preprocessing, cut.features, source.code)
 
 
 def names() -> list[str]:
@@ -210,13 +225,15 @@ def names() -> list[str]:
 def nearest(name: str, known: list[str]) -> str:
     """A question or an advice for a name that is not known."""
     close = difflib.get_close_matches(name, known, n=3)
-    return f"did you mean {' or '.join(close)}?" if close else "give glyphnet or a classifier of torchvision"
+    return f"did you mean {' or '.join(close)}?" if close else f"give glyphnet or a classifier of torchvision{OTHERS}"
 
 
 def architecture(name: str) -> Callable[[], nn.Module]:
     """What builds a network, in the form that torchvision gives it together with weights of its own."""
     if name == EMBEDDED:
         return glyphnet.GlyphNet
+    if timm_networks.is_timm(name):
+        return timm_networks.architecture(name)
     return lambda: torchvision.models.get_model(name, weights=None, **AS_WITH_WEIGHTS.get(name, {}))
 
 
@@ -224,6 +241,8 @@ def default_preprocessing(name: str) -> Preprocessing:
     """What a network gets where nothing better is known of its weights."""
     if name == EMBEDDED:
         return Preprocessing(Geometry(glyphnet.SIZE, glyphnet.SIZE), glyphnet.MEAN, glyphnet.STD)
+    if timm_networks.is_timm(name):
+        return timm_networks.default_preprocessing(name)
     return _preset(_default_weights(name))
 
 
@@ -242,55 +261,30 @@ def _embedded(config: BackboneConfig) -> Source:
     build, own = architecture(EMBEDDED), default_preprocessing(EMBEDDED)
     if config.weights == "embedded":
         return Source(build, own, lambda: _read_embedded(config.sha256), config.weights)
-    return _given(config, build, own, others="embedded")
+    return given(config, build, own, others="embedded")
 
 
 def _torchvision(config: BackboneConfig) -> Source:
-    _require_known(config.name)
     build = architecture(config.name)
     choices = torchvision.models.get_model_weights(config.name)
     if config.weights in choices.__members__:
-        _refuse_hash(config)
+        refuse_hash(config)
         chosen = choices[config.weights]
         return Source(build, _preset(chosen), lambda: _download(config.name, chosen), chosen.name)
     file = Path(config.weights).name
     assumed = next((choice for choice in choices if Path(choice.url).name == file), _default_weights(config.name))
     own = _preset(assumed)
-    geometry = f"resize {own.geometry.resize}, crop {own.geometry.crop} px"
-    note = f"the preprocessing of {config.name} {assumed.name} ({geometry}) is assumed"
-    note += "; backbone.mean, std, resize and crop change it"
-    return _given(config, build, own, " or ".join(choices.__members__), note)
+    note = assumption(f"{config.name} {assumed.name}", own.geometry)
+    return given(config, build, own, " or ".join(choices.__members__), note)
 
 
 def _require_known(name: str) -> None:
-    known = names()
-    if name not in known:
+    if is_function(name):
+        return
+    is_timm = timm_networks.is_timm(name)
+    known = timm_networks.names() if is_timm else names()
+    if not (timm_networks.is_known(name) if is_timm else name in known):
         raise BackboneError(f"backbone.name {name!r} is not known: {nearest(name, known)}")
-
-
-def _given(
-    config: BackboneConfig, build: Callable[[], nn.Module], own: Preprocessing, others: str, assumed: str = ""
-) -> Source:
-    """A local file or random weights; neither says how images are prepared for it."""
-    if config.weights.endswith(WEIGHT_SUFFIXES):
-        path = Path(config.weights)
-        note = f"note: {path.name}: {assumed}" if assumed else ""
-        return Source(build, own, lambda: read_weights(path, config.sha256), config.weights, note)
-    if config.weights == RANDOM:
-        _refuse_hash(config)
-        note = "; ".join(
-            filter(None, [f"warning: {config.name} has random weights, for trying things out only", assumed])
-        )
-        return Source(build, own, lambda: _random_state(build), RANDOM, note)
-    raise BackboneError(
-        f"backbone.weights {config.weights!r} is not known for {config.name}: give {others}, "
-        f"or a file ending in {', '.join(WEIGHT_SUFFIXES)}, or none for random weights"
-    )
-
-
-def _refuse_hash(config: BackboneConfig) -> None:
-    if config.sha256 is not None:
-        raise BackboneError("backbone.sha256 is for local files: torchvision checks its own downloads; leave it out")
 
 
 def _read_embedded(expected_sha256: str | None) -> dict[str, Tensor]:
@@ -308,9 +302,3 @@ def _download(name: str, weights: Any) -> Mapping[str, Tensor]:  # noqa: ANN401 
             "connect to the network, or give a local file as backbone.weights"
         ) from error
     return state
-
-
-def _random_state(build: Callable[[], nn.Module]) -> dict[str, Tensor]:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(RANDOM_SEED)
-        return build().state_dict()

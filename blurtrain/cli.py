@@ -311,10 +311,20 @@ def _preview(words: Sequence[str]) -> None:
 def _backbones(words: Sequence[str]) -> None:
     parser = _parser("backbones")
     parser.add_argument("filter", nargs="?", default="", help="part of a name, or a pattern for all of it: 'resnet*'")
+    parser.add_argument("--measure", action="store_true", help="how fast each runs here, and what has bounds; minutes")
     parsed = parser.parse_words(words)
     from blurtrain import catalogue
 
-    print(catalogue.table(catalogue.catalogue(parsed.filter)))
+    entries = catalogue.catalogue(parsed.filter)
+    if not parsed.measure:
+        print(catalogue.table(entries))
+    else:
+        from blurtrain import trials
+
+        print(catalogue.table(entries, trials.tried([entry.name for entry in entries])))
+        print(f"\n{trials.LEGEND}")
+    if not parsed.filter:
+        print(f"\n{catalogue.MORE}")
 
 
 def _cache(words: Sequence[str]) -> None:

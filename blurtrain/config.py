@@ -24,7 +24,7 @@ from blurtrain.views import CLEAN, Blur, RealView
 OnBadImage = Literal["error", "skip"]
 
 MOST_NAME = 200  # bytes: with what is added, below the 255 of every file system
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 GROUPS = ("data", "glyphs", "backbone", "head", "minibatch")  # keys of a config that hold keys
 IMPORTING = ("class_path", "init_args", "dict_kwargs")  # what jsonargparse takes for a class and its arguments
 EXTRA_TEST = re.compile(r"[^\W_]([\w .+-]{0,38}[\w.+-])?")  # a name that stands in tables, tags and file names
@@ -93,9 +93,11 @@ class BackboneConfig:
     """Which network is imported.
 
     Args:
-        name: ``glyphnet`` (embedded) or a classification network of torchvision.
-        weights: ``embedded``, a torchvision weights name such as IMAGENET1K_V1, a .safetensors, .pth or .pt file, or
-            ``none`` for random weights, which is only good for trying things out.
+        name: ``glyphnet`` (embedded), a classification network of torchvision, ``timm:NAME`` (timm is an extra), or
+            on the command line alone ``MODULE:FUNCTION``, a function of yours that builds a network.
+        weights: ``embedded``, a torchvision weights name such as IMAGENET1K_V1, ``pretrained`` for timm's, a
+            .safetensors, .pth or .pt file, a Lightning .ckpt of which the weights alone are read, or ``none`` for
+            random weights, which is only good for trying things out.
         sha256: What the weights file must hash to.
         resize: Shorter side in pixels before the crop, instead of the weights' own.
         crop: Side of the square that the network sees, instead of the weights' own.
@@ -294,7 +296,7 @@ class Config:
     @property
     def experiment(self) -> str:
         """The name, or one made of the image folder and the backbone."""
-        return self.name or f"{title(self.data.root)}-{self.backbone.name}"
+        return self.name or f"{title(self.data.root)}-{in_file_names(self.backbone.name)}"
 
     @property
     def run_folder(self) -> Path:
@@ -361,6 +363,11 @@ class Config:
 # Images that were skipped show in the hashes of the inputs.
 _NOT_IDENTITY = ("name", "runs", "cache", "batch_size", "on_bad_image")
 _SWITCH = ("true", "false", "none", "null", "yes", "on", "0", "1")  # what is meant to turn something on or off
+
+
+def in_file_names(backbone: str) -> str:
+    """A backbone's name as a part of file names, where a colon means something else to many programs."""
+    return backbone.replace(":", "-")
 
 
 def _is_free(name: str) -> bool:

@@ -1,6 +1,6 @@
 """Find a network's head and cut it off, on shapes alone: what cannot be used is told before any weights are read."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,14 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from blurtrain.errors import BackboneError
+
+MOST_LINEAR = 10  # layers a convolution: ConvNeXt has 2, networks that mix patches have more
+ATTENDS = "{} is an attention network ({}), not a convolutional one: blurtrain backbones lists those"
+# Parts of timm that mix places by weights which they find in the image, under other names.
+ATTENTION = (
+    *("HaloAttn", "BottleneckAttn", "LambdaLayer", "CrossCovarianceAttn", "XCA", "GPSA", "LiteMLA", "FocalModulation"),
+    *("TalkingHeadAttn", "BatNonLocalAttn"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,10 @@ class Cut:
         return any(is_within(key, part) for part in (self.head, *self.idle))
 
 
+class _AttendsError(Exception):
+    """A network mixes places by torch's own attention, whatever its modules are called."""
+
+
 class _ShapesOnly(TorchFunctionMode):
     """Networks are built and run without memory for their weights: in milliseconds, whatever their size.
 
@@ -53,6 +65,8 @@ class _ShapesOnly(TorchFunctionMode):
             return func(*args, **{**kwargs, "device": "meta"})
         if func is F.batch_norm:  # keeps the shape; its meta version takes half of the time
             return args[0]
+        if func is F.scaled_dot_product_attention:
+            raise _AttendsError
         if func is Tensor.normal_ or getattr(func, "__module__", "") == "torch.nn.init":
             target = kwargs["tensor"] if "tensor" in kwargs else args[0]
             if target.is_meta:
@@ -61,9 +75,24 @@ class _ShapesOnly(TorchFunctionMode):
 
 
 def hollow(build: Callable[[], nn.Module]) -> nn.Module:
-    """A network in eval mode whose layers' weights have a shape and no memory; its buffers are real."""
-    with _ShapesOnly():
+    """A network in eval mode whose layers' weights have a shape and no memory; its buffers are real.
+
+    Where that is not possible the weights have memory as well: a constructor may compute with them, or make constants
+    as layers make weights, which no file would bring back (timm's blur pooling).
+    """
+    try:
+        with _ShapesOnly():
+            network = build().eval()
+    except RuntimeError:
         return build().eval()
+    return build().eval() if any(constant.is_meta for constant in _constants(network)) else network
+
+
+def _constants(network: nn.Module) -> Iterator[Tensor]:
+    """Buffers, and tensors that are neither buffers nor parameters."""
+    yield from network.buffers()
+    for module in network.modules():
+        yield from (value for value in vars(module).values() if isinstance(value, Tensor))
 
 
 def cut_head(network: nn.Module, name: str, crop: int) -> Cut:
@@ -80,7 +109,10 @@ def cut_head(network: nn.Module, name: str, crop: int) -> Cut:
     cut = find_head(network, name, crop)
     for path in (cut.head, *cut.idle):
         network.set_submodule(path, nn.Identity())
-    shape = _run(network, crop)[0]
+    try:
+        shape = _run(network, crop)[0]
+    except RuntimeError as error:
+        raise BackboneError(f"{name} needs its last layer ({first_sentence(error)}): it may have two heads") from error
     if shape != (1, cut.features):
         raise BackboneError(f"{name} without its last layer gives shape {shape}, not the layer's {cut.features} inputs")
     return cut
@@ -112,13 +144,23 @@ def find_head(network: nn.Module, name: str, crop: int) -> Cut:
     Raises:
         BackboneError: If it is an attention network, ends in anything else, or cannot run at that size.
     """
-    _refuse_attention(network, name)
+    _require_convolutional(network, name)
     try:
         ran = _run(network, crop)[1]
     except (RuntimeError, ValueError, AssertionError) as error:
         raise BackboneError(
             f"{name} cannot run on {crop} x {crop} px ({first_sentence(error)}): give another backbone.crop"
         ) from error
+    except _AttendsError as error:
+        raise BackboneError(ATTENDS.format(name, F.scaled_dot_product_attention.__name__)) from error
+    except BackboneError:
+        raise
+    except Exception as error:  # of code that somebody else has written
+        raise BackboneError(
+            f"{name} cannot run ({type(error).__name__}: {first_sentence(error)}): it must take RGB images alone"
+        ) from error
+    if not ran:
+        raise BackboneError(f"{name} has no layer with weights that runs: give a network with a head")
     last = network.get_submodule(ran[-1])
     if isinstance(last, nn.Linear):
         features = last.in_features
@@ -132,18 +174,24 @@ def find_head(network: nn.Module, name: str, crop: int) -> Cut:
     return Cut(ran[-1], shapes, _idle(network, ran), features)
 
 
-def _refuse_attention(network: nn.Module, name: str) -> None:
+def _require_convolutional(network: nn.Module, name: str) -> None:
     """Let convolutional networks pass.
 
     Raises:
-        BackboneError: If a module of the network is attention (not squeeze-and-excitation, which weights channels).
+        BackboneError: If a module of the network is attention (not squeeze-and-excitation, which weights channels), or
+            it cuts the image into patches and goes on with linear layers.
     """
     for module in network.modules():
         kind = type(module).__name__
-        if "Attention" in kind:
-            raise BackboneError(
-                f"{name} is an attention network ({kind}), not a convolutional one: blurtrain backbones lists those"
-            )
+        if "Attention" in kind or kind in ATTENTION:
+            raise BackboneError(ATTENDS.format(name, kind))
+    convolutional, linear = (
+        sum(isinstance(module, kind) for module in network.modules()) for kind in (nn.Conv2d, nn.Linear)
+    )
+    if linear > MOST_LINEAR * convolutional:
+        raise BackboneError(
+            f"{name} is no convolutional network: it has {convolutional} convolutions and {linear} linear layers"
+        )
 
 
 def _run(network: nn.Module, crop: int) -> tuple[tuple[int, ...], list[str]]:
@@ -163,6 +211,8 @@ def _run(network: nn.Module, crop: int) -> tuple[tuple[int, ...], list[str]]:
     finally:
         for handle in handles:
             handle.remove()
+    if not isinstance(output, Tensor):
+        raise BackboneError(f"the network gives {type(output).__name__}, not a tensor of one value a class")
     return tuple(output.flatten(1).shape), ran
 
 
@@ -186,6 +236,6 @@ def is_within(path: str, part: str) -> bool:
     return path == part or path.startswith(f"{part}.")
 
 
-def first_sentence(error: Exception) -> str:
+def first_sentence(error: BaseException) -> str:
     """What torch says first; its messages go on for pages."""
     return str(error).split("\n")[0].split(". ")[0]

@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from blurtrain.backbones import FrozenBackbone, Preprocessing
 from blurtrain.blur import blur, blur_pixels
+from blurtrain.config import in_file_names
 from blurtrain.cores import cores
 from blurtrain.errors import StoreError
 from blurtrain.files import file_sha256, remove_partial, sha256, whole_file, write_json
@@ -158,7 +159,7 @@ def export_path(backbone: FrozenBackbone, cache: Path, side: int) -> Path:
     """Where the exported network lies once it is made, for square images."""
     versions = (onnxruntime.__version__, torch.__version__, str(EXPORT_VERSION))
     key = sha256(backbone.fingerprint(), str(side), *versions)[:16]
-    return cache / "engines" / f"{backbone.name}-{key}" / "network.onnx"
+    return cache / "engines" / f"{in_file_names(backbone.name)}-{key}" / "network.onnx"
 
 
 def difference(engine: Engine, backbone: FrozenBackbone, sample: Pixels) -> float:

@@ -16,6 +16,7 @@ import torchvision
 from jaxtyping import Float32, Int64
 
 from blurtrain.backbones import FrozenBackbone
+from blurtrain.config import in_file_names
 from blurtrain.decoding import DECODER_VERSION
 from blurtrain.engines import Engine
 from blurtrain.errors import BackboneError
@@ -71,7 +72,7 @@ class FeatureStore:
             "view": view.name,
             "blur": made_as(view),
         }
-        group = f"{self.backbone}-{self.fingerprint[:8]}"
+        group = f"{in_file_names(self.backbone)}-{self.fingerprint[:8]}"
         return Table(self.cache / "features" / group / f"{view.slug}-{sha256(repr(key))[:8]}", key)
 
     def read(self, view: Blur, images: ImageSet, positions: Positions) -> Float32[np.ndarray, "_ features"]:

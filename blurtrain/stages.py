@@ -57,7 +57,7 @@ def stages(trace: Trace, network: nn.Module, norms: Mapping[int, float]) -> list
     for node in trace.nodes:
         name = name_of(node, modules)
         constant: Constant = 1.0
-        if node.index not in folded:
+        if node.index not in folded:  # the norm of a large linear layer takes seconds, so only if none is given
             constant = norms[node.index] if node.index in norms else _constant(trace, node, modules)
         if isinstance(constant, float) and not math.isfinite(constant):
             raise BackboneError(f"{name} has weights that are not finite numbers: give others")

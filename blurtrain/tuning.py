@@ -44,7 +44,7 @@ class TunedBackbone(FrozenBackbone):
 
     def __init__(self, backbone: FrozenBackbone) -> None:
         own = applied(backbone, state_of(backbone, (*AFFINE, *STATISTICS)))
-        super().__init__(own.network, backbone.name, backbone.preprocessing, backbone.features)
+        super().__init__(own.network, backbone.name, backbone.preprocessing, backbone.features, backbone.code)
         for layer in layers(self).values():
             layer.requires_grad_(True)
             layer.momentum = MOMENTUM

@@ -1,7 +1,7 @@
 """Read weight files without running code, and put them into a network that has lost its head."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors
@@ -12,20 +12,27 @@ from torch import Tensor, nn
 from blurtrain.cutting import Cut, first_sentence, is_within
 from blurtrain.errors import BackboneError
 from blurtrain.files import file_sha256
+from blurtrain.progress import say
+
+CHECKPOINT = ".ckpt"  # as Lightning calls its own
+COUNTER = "num_batches_tracked"  # plays no part in eval mode, and converters often drop it
+NEEDED = re.compile(r"Unsupported (?:global: GLOBAL|class) (\S+)")  # in torch's refusal of a pickle
 
 # DenseNet's published files name layers as modules may no longer be named (norm.1 for norm1); torchvision renames too.
 OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 def read_weights(path: Path, expected_sha256: str | None = None) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or .pth file; pickled code is never run.
+    """Tensors of a .safetensors, .pth or .ckpt file; pickled code is never run.
+
+    Of a checkpoint (.ckpt) the tensors under ``state_dict`` alone are taken: hyperparameters and all else play no part.
 
     Raises:
         BackboneError: If the file is missing, is not what its hash says, or holds anything but tensors.
     """
     if not path.is_file():
         raise BackboneError(
-            f"backbone.weights {str(path)!r} is not a file: give a path that ends in .safetensors or .pth"
+            f"backbone.weights {str(path)!r} is not a file: give a path that ends in .safetensors, .pth or .ckpt"
         )
     if expected_sha256 is not None and file_sha256(path) != expected_sha256.lower():
         raise BackboneError(f"{path} hashes to {file_sha256(path)}, not to backbone.sha256: it is another file")
@@ -36,15 +43,50 @@ def read_weights(path: Path, expected_sha256: str | None = None) -> dict[str, Te
     except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         raise BackboneError(f"{path} is no readable {path.suffix} file: {first_sentence(error)}") from error
     except Exception as error:  # torch.load raises pickle.UnpicklingError and whatever a broken pickle provokes
+        needed = NEEDED.search(str(error))
+        what = f"objects ({needed[1]}) besides tensors" if needed and path.suffix == CHECKPOINT else "more than tensors"
         raise BackboneError(
-            f"{path} holds more than tensors, or is damaged, and its code is never run: "
-            "save a state_dict, best as .safetensors"
+            f"{path} holds {what}, or is damaged, and its code is never run: save a state_dict, best as .safetensors"
         ) from error
+    if path.suffix == CHECKPOINT and isinstance(state, Mapping):
+        state = state.get("state_dict", state)
     if not isinstance(state, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
         raise BackboneError(f"{path} holds no state_dict of tensors: save model.state_dict(), best as .safetensors")
     return dict(state)
+
+
+def without_prefix(state: Mapping[str, Tensor], keys: Sequence[str], file: str) -> Mapping[str, Tensor]:
+    """The part of a checkpoint that is the network, which there is a part of something larger, such as ``model.``.
+
+    Args:
+        state: All of it.
+        keys: That the network needs.
+        file: For errors and notes.
+
+    Returns:
+        What is below the one prefix that makes the keys fit, without it; or all of it, where none does.
+
+    Raises:
+        BackboneError: If several do: nobody says which of the networks is meant.
+    """
+    state = {OLD_NAME.sub(r"\1\2", key): tensor for key, tensor in state.items()}
+    needed = [key for key in keys if not key.endswith(COUNTER)]
+    ends = [key.removesuffix(needed[0]) for key in state if key.endswith(needed[0])] if needed else []
+    fitting = [
+        prefix
+        for prefix in ends
+        if (not prefix or prefix.endswith(".")) and all(f"{prefix}{key}" in state for key in needed)
+    ]
+    if len(fitting) > 1:
+        several = " and ".join(repr(prefix) for prefix in fitting)
+        raise BackboneError(f"{file} holds the network more than once, below {several}: save the state_dict of one")
+    if not fitting or not fitting[0]:
+        return state
+    prefix = fitting[0]
+    say(f"note: {file}: the network is what lies below {prefix!r}; nothing else is taken")
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
 
 
 def fill(network: nn.Module, cut: Cut, state: Mapping[str, Tensor], file: str, name: str) -> str:
@@ -66,8 +108,7 @@ def fill(network: nn.Module, cut: Cut, state: Mapping[str, Tensor], file: str, n
     state = {OLD_NAME.sub(r"\1\2", key): tensor for key, tensor in state.items()}
     own = network.state_dict()
     given = {key: tensor for key, tensor in state.items() if not cut.removes(key)}
-    # Counters of batches seen play no part in eval mode, and converters often drop them.
-    missing = sorted(key for key in own.keys() - given.keys() if not key.endswith("num_batches_tracked"))
+    missing = sorted(key for key in own.keys() - given.keys() if not key.endswith(COUNTER))
     extra = sorted(given.keys() - own.keys())
     if missing or extra:
         found = f"lacks {missing[0]!r}" if missing else f"has an unknown {extra[0]!r}"

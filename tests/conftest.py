@@ -44,9 +44,14 @@ def random_network(name: str, side: int = SIDE) -> nn.Module:
     """Seeded weights whose batch norms have seen a batch, so that features are neither dead nor huge; in eval mode."""
     # As torchvision builds these two where it loads weights.
     own = {"transform_input": True, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return random_weights(lambda: torchvision.models.get_model(name, weights=None, **own), side)
+
+
+def random_weights(build: Callable[[], nn.Module], side: int = SIDE) -> nn.Module:
+    """What a constructor gives, with seeded weights whose batch norms have seen a batch; in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network: nn.Module = torchvision.models.get_model(name, weights=None, **own).eval()
+        network = build().eval()
         statistics = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         for module in statistics:
             module.train().momentum = None  # the average of all batches, not of the last ones

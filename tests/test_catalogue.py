@@ -1,15 +1,20 @@
 """The list of networks: complete, in order, and with the figures of the real ones."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 
-from blurtrain.backbones import architecture
+from blurtrain import backbones
+from blurtrain.backbones import FrozenBackbone, Preprocessing, architecture
 from blurtrain.catalogue import Entry, catalogue, table
+from blurtrain.cli import main
+from blurtrain.decoding import Geometry
 from blurtrain.errors import BackboneError
+from blurtrain.trials import Trial, bounded, tried
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +103,96 @@ def test_table_has_a_line_for_each(everything: list[Entry]) -> None:
     assert len(lines) == 1 + len(everything)
     assert [line.split()[0] for line in lines[1:]] == [entry.name for entry in everything]
     assert max(map(len, lines)) < 100
+
+
+# Measured
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Trial]:
+    return tried(["glyphnet", "mobilenet_v3_small"])
+
+
+def test_what_has_bounds_is_what_layers_would_say(measured: dict[str, Trial]) -> None:
+    glyphnet = backbones.untrained("glyphnet")
+    convolutions = [module for module in glyphnet.network.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert measured["glyphnet"].convolutions == len(convolutions)
+    assert measured["glyphnet"].without_bound == 0
+    assert measured["glyphnet"].reaches
+    assert not measured["mobilenet_v3_small"].reaches  # squeeze-and-excitation multiplies two of its maps
+
+
+def test_a_product_reaches_the_features_unless_an_operation_has_no_constant() -> None:
+    backbone = FrozenBackbone(Plain(), "plain", Preprocessing(Geometry(16, 16), (0.0,) * 3, (1.0,) * 3), 4)
+    assert bounded(backbone) == (3, 1, False)
+
+
+class Plain(torch.nn.Sequential):
+    """Two convolutions that have a bound, and one followed by an activation of which none is known."""
+
+    def __init__(self) -> None:
+        kinds = (torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3), Cubed(), torch.nn.Conv2d(4, 4, 3))
+        super().__init__(*kinds, torch.nn.AdaptiveAvgPool2d(1))
+
+
+class Cubed(torch.nn.Module):
+    """Has no slope that is the largest."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.pow(3)
+
+
+def test_norms_of_large_linear_layers_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[torch.Tensor] = []
+
+    def eigenvalues(gram: torch.Tensor) -> torch.Tensor:
+        computed.append(gram)
+        return torch.ones(len(gram))
+
+    monkeypatch.setattr(torch.linalg, "eigvalsh", eigenvalues)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(784, 5))
+    backbone = FrozenBackbone(network, "it", Preprocessing(Geometry(16, 16), (0.0,) * 3, (1.0,) * 3), 5)
+    assert bounded(backbone) == (1, 0, True)
+    assert computed == []
+
+
+def test_rates_are_of_an_engine_that_is_named(measured: dict[str, Trial]) -> None:
+    assert all(trial.rate > 0 for trial in measured.values())
+    assert all(trial.engine in ("onnxruntime", "torch") for trial in measured.values())
+
+
+def test_measured_table_fits_a_terminal(measured: dict[str, Trial]) -> None:
+    entries = [*catalogue("glyphnet"), *catalogue("mobilenet_v3_small")]
+    entries = [replace(entries[0], at_hand=("IMAGENET1K_V1", "IMAGENET1K_V2")), *entries[1:]]
+    long = replace(entries[0], name="timm:mobilenetv4_conv_medium")
+    longer = replace(long, name="timm:mobilenetv4_conv_aa_large.e600_r384_in1k")
+    assert max(map(len, table([longer], measured).splitlines())) <= 100
+    lines = table([*entries, long], measured).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0].split() == [
+        *("name", "px", "features", "params", "images/s", "engine", "bounded", "product", "at", "hand"),
+    ]
+    count = measured["glyphnet"].convolutions
+    assert lines[1].split()[7:9] == [f"{count}/{count}", "yes"]
+    assert lines[3].split()[5:9] == ["-", "-", "-", "-"]  # nothing was measured of it
+
+
+def test_a_network_that_cannot_be_tried_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: str) -> FrozenBackbone:
+        raise BackboneError("it has a mind of its own")
+
+    monkeypatch.setattr(backbones, "untrained", fail)
+    assert tried(["glyphnet"]) == {}
+    assert "note: glyphnet is not measured: it has a mind of its own\n" in capsys.readouterr().err
+
+
+def test_plain_list_mentions_timm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blurtrain.catalogue.names", lambda: ["glyphnet"])
+    assert main(["backbones", "--measure"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^glyphnet +64 +192 +0\.7 M +[\d.e+]+ +(onnx|torch) +\d+/\d+ +yes +embedded$", out, re.M)
+    assert out.endswith("Those of timm: blurtrain backbones 'timm:resnet*', after pip install blurtrain[timm]\n")
+    assert main(["backbones"]) == 0
+    assert capsys.readouterr().out.count("timm") == 3

@@ -1,0 +1,116 @@
+"""Networks that a function of the user's own builds; it runs only if he has named it himself (`blurtrain.trust`)."""
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from blurtrain.config import WEIGHT_SUFFIXES, BackboneConfig
+from blurtrain.cutting import first_sentence
+from blurtrain.decoding import Geometry
+from blurtrain.errors import BackboneError
+from blurtrain.files import sha256
+from blurtrain.origins import CHANGED_BY, RANDOM, Preprocessing, Source, given, refuse_hash, seeded
+from blurtrain.trust import require_allowed
+
+IMAGENET = Preprocessing(Geometry(256, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+LIBRARIES = ("torch", "torchvision", "timm")  # code that a name and a version stand for
+
+
+def source(config: BackboneConfig) -> Source:
+    """A network that the user's own function has built, and its weights.
+
+    Raises:
+        BackboneError: If the user has not named it himself, it cannot be built, or there are no such weights.
+    """
+    require_allowed(config.name)
+    function = _found(config.name)
+    network = _built(config.name, function)
+    state = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    own, assumed = _preprocessing(config)
+    code = _code(network, function)
+    if config.weights == RANDOM:
+        refuse_hash(config)
+        note = f"warning: the weights of {config.name} are those that it comes with, random ones unless it sets others"
+        note = "; ".join(filter(None, [note, assumed]))
+        return Source(lambda: network, own, lambda: state, RANDOM, note, code)
+    if not config.weights.endswith(WEIGHT_SUFFIXES):
+        raise BackboneError(
+            f"backbone.weights {config.weights!r} is not known for {config.name}: give a file ending in "
+            f"{', '.join(WEIGHT_SUFFIXES)}, or none for the weights that it comes with"
+        )
+    return replace(given(config, lambda: network, own, "", assumed), code=code)
+
+
+def _preprocessing(config: BackboneConfig) -> tuple[Preprocessing, str]:
+    """ImageNet's, with the usual margin around the crop, and what of it the config does not give."""
+    crop = config.crop or IMAGENET.geometry.crop
+    resize = config.resize or round(crop * IMAGENET.geometry.resize / IMAGENET.geometry.crop)
+    own = replace(IMAGENET, geometry=replace(IMAGENET.geometry, resize=resize, crop=crop))
+    given_ones = {"mean": config.mean, "std": config.std, "resize": config.resize, "crop": config.crop}
+    sizes = {"resize": f"resize {resize}", "crop": f"crop {crop} px"}
+    missing = [sizes.get(key, f"ImageNet's {key}") for key, value in given_ones.items() if value is None]
+    return own, f"{', '.join(missing)} assumed; {CHANGED_BY}" if missing else ""
+
+
+def _found(name: str) -> Callable[[], Any]:
+    """The function, from an installed module or from one in the working folder."""
+    place, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # last, so that no file in it hides a library; kept, for imports inside functions
+    function = getattr(_imported(name, place), attribute, None)
+    if not callable(function):
+        lacks = f"has no {attribute}" if function is None else f"has a {attribute} that is no function"
+        file = getattr(sys.modules[place], "__file__", None)
+        raise BackboneError(f"backbone.name {name!r}: {file or place} {lacks}: give MODULE:FUNCTION")
+    return function  # type: ignore[no-any-return]
+
+
+def _imported(name: str, place: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+            raise BackboneError(f"backbone.name {name!r}: {place} needs {error.name}, which is not there") from error
+        raise BackboneError(
+            f"backbone.name {name!r}: there is no module {error.name}, neither installed nor in {Path.cwd()}"
+        ) from error
+    except (Exception, SystemExit) as error:  # whatever the user's code does
+        raise BackboneError(f"backbone.name {name!r}: {place} cannot be imported ({_said(error)})") from error
+
+
+def _built(name: str, function: Callable[[], Any]) -> nn.Module:
+    try:
+        network = seeded(function)
+    except (Exception, SystemExit) as error:  # whatever the user's code does
+        raise BackboneError(f"backbone.name {name!r} fails when it is called ({_said(error)})") from error
+    if not isinstance(network, nn.Module):
+        raise BackboneError(f"backbone.name {name!r} gives {type(network).__name__}, not a torch.nn.Module")
+    return network.float().eval()
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_sentence(error)}".rstrip(": ")
+
+
+def _code(network: nn.Module, function: Callable[[], Any]) -> str:
+    """A hash of what computes: the files of the function and of all its modules' classes, and their settings.
+
+    Two networks of equal weights may differ in it, and features of one must not be found for the other.
+    """
+    kinds = [function, *{type(module) for module in network.modules()}]
+    places = sorted({kind.__module__ for kind in kinds if kind.__module__.split(".")[0] not in LIBRARIES})
+    parts: list[str | bytes] = [ADDRESS.sub("", repr(network))]
+    for place in places:
+        file = inspect.getsourcefile(sys.modules[place]) if place in sys.modules else None
+        parts += [place, Path(file).read_bytes() if file and Path(file).is_file() else b""]
+    return sha256(*parts)
