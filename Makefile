@@ -48,7 +48,7 @@ test: $(INSTALLED_DEV) ## run the tests
 	$(BIN)/pytest -m "not slow" -n auto --dist worksteal --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)
 
 test-slow: $(INSTALLED_DEV) ## run the tests that take longer
-	$(BIN)/pytest -m slow --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)
+	$(BIN)/pytest -m slow -n auto --dist worksteal --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)
 
 coverage: $(INSTALLED_DEV) ## show which branches the tests do not reach
 	$(BIN)/pytest -m "not slow" -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered $(FLAGS)
