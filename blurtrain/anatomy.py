@@ -1,7 +1,7 @@
 """A network with images and heads, its convolutions with what can be stated of them, and what is measured there."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from blurtrain import backbones, images, memory, runs
+from blurtrain import backbones, finished, images, memory, runs
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.bounds import Bound, bounds
 from blurtrain.chatter import silence
@@ -33,7 +33,6 @@ from blurtrain.stages import Convolution, Stage, convolutions, stages
 from blurtrain.store import Ids, Table, row_id
 from blurtrain.tracing import trace
 from blurtrain.views import Blur
-from blurtrain.weights import read_weights
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def of_arms(config: Config, arms: Sequence[Config], views: Sequence[Blur], count
     for arm in arms:
         run = runs.load_run(arm.run_folder)
         run.require_backbone(fingerprint)
-        state = read_weights(run.file("head.safetensors"))
+        state = finished.head_of(run)
         weights, bias = (state[key].double().numpy() for key in ("weight", "bias"))
         heads.append(LinearHead(arm.arm, weights, bias))
     loaded = images.load(config.data, backbone.preprocessing.geometry, config.cache, config.on_bad_image)
@@ -217,29 +216,29 @@ def _as_it_is(maps: Tensor) -> Tensor:
 
 def _gains(bounded: Mapping[int, Bounded], table: Table) -> Iterator[tuple[int, Gains]]:
     """Of every convolution: stored ones are read, others computed and stored."""
-    missing = absent(bounded, table)
-    with held(table.lock, "bounding layers"), progress("norms of layers", len(missing), "layer") as bar:
-        table.refresh()
-        for depth in missing:
-            if not table.has(_row(bounded[depth]))[0]:  # two layers may be the same one
-                table.append(_row(bounded[depth]), {"gains": gains(bounded[depth].layer)[None]})
-            bar.advance()
-    for depth, one in bounded.items():
-        yield depth, table.read(_row(one), "gains")[0]
+    rows = {depth: _row(one) for depth, one in bounded.items()}
+    _store(rows, lambda depth: gains(bounded[depth].layer), table, "norms of layers")
+    for depth, row in rows.items():
+        yield depth, table.read(row, "gains")[0]
 
 
 def _linear_norms(trace: Trace, table: Table) -> dict[int, float]:
     """Of every linear layer, by its node: those that networks of old end in take half a minute each."""
     matrices = {node.index: matrix for node in trace.nodes if (matrix := matrix_of(node)) is not None}
     rows = {node: np.array([row_id(sha256("linear", m.cpu().numpy().tobytes()))]) for node, m in matrices.items()}
-    missing = [node for node in matrices if not table.has(rows[node])[0]]
-    with held(table.lock, "bounding layers"), progress("norms of linear layers", len(missing), "layer") as bar:
-        table.refresh()
-        for node in missing:
-            if not table.has(rows[node])[0]:
-                table.append(rows[node], {"gains": np.full((1, 1, 1), norm_of(matrices[node]))})
-            bar.advance()
+    _store(rows, lambda node: np.full((1, 1), norm_of(matrices[node])), table, "norms of linear layers")
     return {node: float(table.read(row, "gains").item()) for node, row in rows.items()}
+
+
+def _store(rows: Mapping[int, Ids], compute: Callable[[int], Gains], table: Table, step: str) -> None:
+    """Compute what is not stored yet."""
+    missing = [place for place, row in rows.items() if not table.has(row)[0]]
+    with held(table.lock, "bounding layers"), progress(step, len(missing), "layer") as bar:
+        table.refresh()
+        for place in missing:
+            if not table.has(rows[place])[0]:  # two layers may be the same one
+                table.append(rows[place], {"gains": compute(place)[None]})
+            bar.advance()
 
 
 def absent(bounded: Mapping[int, Bounded], table: Table) -> list[int]:

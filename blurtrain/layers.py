@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurtrain import experiment, layer_pictures, layer_report, layer_tables, runs
-from blurtrain.config import WEIGHT_SUFFIXES, BlurGrid, Config, plain
-from blurtrain.errors import ConfigError, RunError
-from blurtrain.files import file_sha256, remove_partial, sha256, write_text
+from blurtrain.config import BlurGrid, Config, plain
+from blurtrain.errors import ConfigError
+from blurtrain.files import remove_partial, sha256, write_text
 from blurtrain.grids import require
 from blurtrain.kernels import WITH_KERNEL, content, has_kernel
 from blurtrain.locks import held
@@ -74,7 +74,7 @@ def layers(config: Config, question: Question) -> Path:
         _train_missing(config)
     seen = _seen(config, question)
     if runs.is_finished(config, folder, RESULT):
-        _require_seen(folder, seen)
+        runs.require_seen(folder, read_layers(folder)["seen"], seen, "others")
         say(f"{folder} is finished already; --name gives another one")
         return folder
     subject = _subject(config, question)
@@ -97,7 +97,7 @@ def forecast(config: Config, question: Question) -> str:
     folder = _folder(used, question)
     missing = [] if question.own_head else [arm for arm in arms_of(used) if not runs.is_finished(arm)]
     if not missing and runs.is_finished(used, folder, RESULT):
-        _require_seen(folder, _seen(used, question))
+        runs.require_seen(folder, read_layers(folder)["seen"], _seen(used, question), "others")
         return f"{folder} is finished: the results are shown in about a second."
     from blurtrain import forecast  # imports torch
 
@@ -191,25 +191,13 @@ def _train_missing(config: Config) -> None:
 
 def _seen(config: Config, question: Question) -> dict[str, str]:
     """What is asked, and what lies in files, by hashes that are had in a moment."""
-    weights = Path(config.backbone.weights)
-    is_file = weights.suffix in WEIGHT_SUFFIXES and weights.is_file()
     seen = {
         "images, blurs": repr((question.images, question.views)),
         "psf": sha256(*(content(view) for view in question.views)),
-        "weights": file_sha256(weights) if is_file else "",
+        "weights": runs.weights_sha256(config),
     }
     if question.own_head:
         source = open_source(config.data, trained=False)
         return {**seen, "image files": listing(source)}
     found = [runs.load_run(arm.run_folder).result for arm in arms_of(config)]
     return {**seen, "arms": sha256(*(repr((run["inputs"], run["files"]["head.safetensors"])) for run in found))}
-
-
-def _require_seen(folder: Path, seen: Mapping[str, str]) -> None:
-    before = read_layers(folder)["seen"]
-    changed = sorted(name for name in seen if before.get(name) != seen[name])
-    if changed:
-        raise RunError(
-            f"{folder} was made from others ({', '.join(changed)}): "
-            "choose another name with --name, or remove that folder"
-        )

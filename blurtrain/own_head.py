@@ -14,13 +14,12 @@ from blurtrain import answers, class_folders, mce, runs, sweep
 from blurtrain.comparison import described_view
 from blurtrain.config import (
     EMBEDDED,
-    WEIGHT_SUFFIXES,
     Config,
     plain,
 )
 from blurtrain.differences import accuracy_of
-from blurtrain.errors import ConfigError, RunError
-from blurtrain.files import csv_text, file_sha256, remove_partial, sha256, write_json, write_text
+from blurtrain.errors import ConfigError
+from blurtrain.files import csv_text, remove_partial, sha256, write_json, write_text
 from blurtrain.imagenet_c import table_in_words
 from blurtrain.kernels import content
 from blurtrain.locks import held
@@ -64,7 +63,7 @@ def pretrained(config: Config, mapping: Path | None = None) -> Path:
     source = open_source(used.data, trained=False)
     seen = _seen(used, source, mapping)
     if runs.is_finished(used, folder, RESULT):
-        _require_seen(folder, seen)
+        runs.require_seen(folder, read_pretrained(folder)["seen"], seen, "other files")
         say(f"{folder} is finished already; --name gives another one")
         return folder
     ready = _prepare(used, source.classes, mapping)
@@ -103,24 +102,12 @@ def _seen(config: Config, source: Source, mapping: Path | None) -> dict[str, str
     Raises:
         ConfigError: If a file cannot be read.
     """
-    weights = Path(config.backbone.weights)
-    is_file = weights.suffix in WEIGHT_SUFFIXES and weights.is_file()
     return {
         "images": listing(source),
         "mapping": "" if mapping is None else class_folders.mapping_sha256(mapping),
-        "weights": file_sha256(weights) if is_file else "",
+        "weights": runs.weights_sha256(config),
         "psf": sha256(*(content(view) for view in config.test_views)),
     }
-
-
-def _require_seen(folder: Path, seen: Mapping[str, str]) -> None:
-    before = read_pretrained(folder)["seen"]
-    changed = sorted(name for name in seen if before.get(name) != seen[name])
-    if changed:
-        raise RunError(
-            f"{folder} was made from other files ({', '.join(changed)}): "
-            "choose another name with --name, or remove that folder"
-        )
 
 
 @dataclass(frozen=True)

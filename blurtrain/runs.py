@@ -8,7 +8,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
-from blurtrain.config import Config, plain
+from blurtrain.config import WEIGHT_SUFFIXES, Config, plain
 from blurtrain.errors import ConfigError, RunError
 from blurtrain.files import file_sha256, read_sealed, write_sealed, write_text
 from blurtrain.options import read_yaml
@@ -143,6 +143,30 @@ def finish(folder: Path, result: Mapping[str, Any], name: str = RESULT) -> None:
     """
     made = (path for path in sorted(folder.iterdir()) if path.is_file() and _is_result(path.name))
     write_sealed(folder / name, {**result, "files": {path.name: file_sha256(path) for path in made}})
+
+
+def weights_sha256(config: Config) -> str:
+    """Of the file that a config's weights lie in; empty where they lie in none.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
+    weights = Path(config.backbone.weights)
+    return file_sha256(weights) if weights.suffix in WEIGHT_SUFFIXES and weights.is_file() else ""
+
+
+def require_seen(folder: Path, before: Mapping[str, str], seen: Mapping[str, str], things: str) -> None:
+    """Check that a finished result was made from what there is now, by hashes that are had in a moment.
+
+    Raises:
+        RunError: If one of them is another.
+    """
+    changed = sorted(name for name in seen if before.get(name) != seen[name])
+    if changed:
+        raise RunError(
+            f"{folder} was made from {things} ({', '.join(changed)}): "
+            "choose another name with --name, or remove that folder"
+        )
 
 
 def _is_result(name: str) -> bool:

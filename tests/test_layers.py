@@ -40,6 +40,7 @@ from blurtrain.store import ID
 from blurtrain.views import CLEAN, Blur
 from tests.conftest import SIDE
 from tests.test_families import LARGE, LAST, SIDES
+from tests.test_stages import shake_norms
 from tests.test_tracing import Standardised
 
 VIEWS = (Blur("gaussian", 0.5), Blur("gaussian", 1.0), Blur("motion", 3.0, 45.0))
@@ -564,14 +565,7 @@ def of_family(name: str) -> FrozenBackbone:
     weights = "embedded" if name == "glyphnet" else "none"
     found = backbones.load(BackboneConfig(name=name, weights=weights, resize=side, crop=side))
     if weights == "none":
-        generator = torch.Generator().manual_seed(0)
-        for module in found.network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                assert module.running_mean is not None
-                assert module.running_var is not None
-                module.running_mean.normal_(0, 0.1, generator=generator)
-                for tensor in (module.running_var, module.weight.data):
-                    tensor.uniform_(0.5, 1.5, generator=generator)
+        shake_norms(found.network)
     return found
 
 

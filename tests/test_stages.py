@@ -587,15 +587,21 @@ def backbone(request: pytest.FixtureRequest) -> FrozenBackbone:
     name = str(request.param)
     weights = "embedded" if name == "glyphnet" else "none"
     found = backbones.load(BackboneConfig(name=name, weights=weights))
+    if weights == "none":
+        shake_norms(found.network)
+    return found
+
+
+def shake_norms(network: nn.Module) -> None:
+    """Give batch norms of random weights statistics and scales that are not the identity, always the same."""
     generator = torch.Generator().manual_seed(0)
-    for module in found.network.modules():
-        if isinstance(module, nn.BatchNorm2d) and weights == "none":
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None
             assert module.running_var is not None
             module.running_mean.normal_(0, 0.1, generator=generator)
             for tensor in (module.running_var, module.weight.data):
                 tensor.uniform_(0.5, 1.5, generator=generator)
-    return found
 
 
 @pytest.fixture
