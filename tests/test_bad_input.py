@@ -27,7 +27,7 @@ import torch
 import yaml
 from PIL import Image, ImageFile, features
 
-from blurtrain import backbones, cli, images, psf
+from blurtrain import backbones, images, parsers, psf
 from blurtrain.cli import main
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, plain
 from blurtrain.decoding import Geometry, decode
@@ -775,13 +775,13 @@ HOSTILE: list[Any] = [
 
 @functools.cache
 def parser() -> Any:  # noqa: ANN401 - private to the command line
-    return cli._config_parser("train")
+    return parsers.config_parser("train")
 
 
 def config_or_sentence(words: Sequence[str]) -> Config | str:
     """The config that the words of `blurtrain train` make, or why there is none."""
     try:
-        return cli._config(parser(), parser().parse_words(words))
+        return parsers.config_of(parser(), parser().parse_words(words))
     except BlurtrainError as error:
         return str(error)
 

@@ -31,6 +31,7 @@ LADDER = [
         "kernels",
         "grids",
         "roots",
+        "sections",
         "config",
         "files",
         "chatter",
@@ -38,7 +39,19 @@ LADDER = [
         "locks",
     ),
     *("cores", "memory"),
-    *("options", "warps", "blur", "metrics", "inference", "differences", "rows", "curvature", "lbfgs", "store"),
+    *(
+        "options",
+        "parsers",
+        "warps",
+        "blur",
+        "metrics",
+        "inference",
+        "differences",
+        "rows",
+        "curvature",
+        "lbfgs",
+        "store",
+    ),
     *("decoding", "glyphs", "folders", "sources", "folder_source", "listed", "manifests"),
     *("shard_index", "shards", "torchvision_sets", "hub_sets", "opening"),
     *("splits", "reduction", "reading", "images"),
@@ -65,7 +78,8 @@ LADDER = [
     *("preparation", "training", "controls", "sensitivity", "choosing", "exhibits"),
     *("deployed", "sharpness", "predictions", "model_card", "exporting"),
     *("layer_tables", "layer_words", "layer_gaps", "layer_report", "layer_pictures"),
-    *("anatomy", "dissection", "needs", "forecast", "experiment", "layers", "previews", "pretrain", "cli"),
+    *("anatomy", "dissection", "needs", "forecast", "experiment", "layers", "previews", "pretrain"),
+    *("commands", "tools", "cli"),
 ]
 OUTSIDE = ["__init__", "__main__"]  # names for users: they stand on top
 MOST_LINES = 400

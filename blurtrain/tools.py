@@ -1,0 +1,120 @@
+"""The commands that take no config: one thin function each, which parses, calls one module and prints."""
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Literal, cast
+
+from blurtrain.config import OnBadImage
+from blurtrain.errors import ConfigError
+from blurtrain.parsers import DRY_RUN, plain_parser
+
+
+def predict(words: Sequence[str]) -> None:
+    """``blurtrain predict``."""
+    parser = plain_parser("predict")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("paths", type=str, nargs="+", metavar="PATH", help="images, folders (at any depth), patterns")
+    parser.add_argument("--format", type=Literal["csv", "jsonl"], default="csv", help="a line a file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="whole or not at all; standard output by default")
+    parser.add_argument("--top", type=int, default=1, help="how many classes are named, the most probable first")
+    parser.add_argument("--blur_check", action="store_true", help="tell the tested blur that each image resembles")
+    parser.add_argument(
+        "--least_accuracy", type=float, default=0.0, help="tested views with less count as not tested in that check"
+    )
+    parser.add_argument(
+        "--on_bad_image", type=OnBadImage, default="skip", help="give a file that cannot be used a row, or stop"
+    )
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keeps the exported network; the run's by default")
+    parsed = parser.parse_words(words)
+    if parsed.out is not None and parsed.out.is_dir():
+        raise ConfigError(f"out must be a file, and {parsed.out} is a folder")
+    from blurtrain import predictions
+
+    asked = predictions.Asked(parsed.top, parsed.blur_check, parsed.least_accuracy, parsed.on_bad_image)
+    with closing(predictions.predict(parsed.run, parsed.paths, asked, parsed.cache)) as rows:
+        predictions.write(rows, parsed.format, asked, parsed.out)
+
+
+def export(words: Sequence[str]) -> None:
+    """``blurtrain export``."""
+    parser = plain_parser("export")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("--format", type=Literal["onnx", "torch", "safetensors"], default="onnx", help="of the file")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .onnx, .pt2 or .safetensors")
+    parsed = parser.parse_words(words)
+    from blurtrain import exporting
+
+    made = exporting.export(parsed.run, parsed.format, parsed.out)
+    print(f"Largest difference in a probability on {made.images} test images: {made.difference:.1e}")
+    print(f"File: {made.file}   Model card: {made.card}")
+
+
+def backbones(words: Sequence[str]) -> None:
+    """``blurtrain backbones``."""
+    parser = plain_parser("backbones")
+    parser.add_argument("filter", nargs="?", default="", help="part of a name, or a pattern for all of it: 'resnet*'")
+    parser.add_argument("--measure", action="store_true", help="how fast each runs here, and what has bounds; minutes")
+    parsed = parser.parse_words(words)
+    from blurtrain import catalogue
+
+    entries = catalogue.catalogue(parsed.filter)
+    if not parsed.measure:
+        print(catalogue.table(entries))
+    else:
+        from blurtrain import trials
+
+        print(catalogue.table(entries, trials.tried([entry.name for entry in entries])))
+        print(f"\n{trials.LEGEND}")
+    if not parsed.filter:
+        print(f"\n{catalogue.MORE}")
+
+
+def cache(words: Sequence[str]) -> None:
+    """``blurtrain cache``."""
+    parser = plain_parser("cache")
+    parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder of the store")
+    parser.add_argument(
+        "--unused_for", type=float, metavar="DAYS", help="remove tables not used for so many days; 0 is all"
+    )
+    parsed = parser.parse_words(words)
+    if parsed.unused_for is not None and not parsed.unused_for >= 0:
+        raise ConfigError(f"--unused_for must be 0 or more days, got {parsed.unused_for}")
+    from blurtrain import store
+
+    kept = []
+    for table in list(store.summaries(parsed.cache)):
+        age = (time.time() - table.used) / 86400
+        stale = parsed.unused_for is not None and age >= parsed.unused_for
+        if stale:
+            store.remove(table)
+        else:
+            kept.append(table)
+        what = table.key.get("view", f"{table.key.get('crop')} px")
+        action = "removed " if stale else ""
+        print(
+            f"{action}{table.key.get('kind', '?'):<9} {table.key.get('backbone', ''):<18} {what:<16}"
+            f"{table.rows:>10} rows {table.size / 1e6:>10.1f} MB   used {age:.1f} days ago   {table.folder}"
+        )
+    total = sum(table.size for table in kept)
+    print(f"{len(kept)} tables, {total / 1e6:.1f} MB in {parsed.cache}; everything there can be computed again")
+
+
+def pretrain(words: Sequence[str]) -> None:
+    """``blurtrain pretrain``."""
+    parser = plain_parser("pretrain")
+    parser.add_argument("--dry_run", action="store_true", help=DRY_RUN)
+    parser.add_argument("--seed", type=int, default=0, help="of the letters, the weights and their order")
+    parser.add_argument("--folder", type=Path, default=Path("pretrained"), help="where the weights and recipe go")
+    parsed = parser.parse_words(words)
+    if not 0 <= parsed.seed < 2**63:
+        raise ConfigError(f"--seed must be from 0 to 2**63 - 1, got {parsed.seed}")
+    from blurtrain.pretrain import RECIPE_FILE, WEIGHTS_FILE, forecast, pretrain
+
+    if parsed.dry_run:
+        print(forecast())
+        return
+    validation = cast(dict[str, float], pretrain(seed=parsed.seed, folder=parsed.folder)["validation"])
+    print(f"Validation accuracy {100 * validation['accuracy']:.1f} % on {validation['images']} fresh letters")
+    print(f"{parsed.folder / WEIGHTS_FILE}, {parsed.folder / RECIPE_FILE}; use it with --backbone.weights")
