@@ -14,7 +14,7 @@ from blurtrain.differences import accuracy_of, adjust, difference, number
 from blurtrain.errors import RunError
 from blurtrain.files import read_sealed
 from blurtrain.imagenet_c import described, table_in_words
-from blurtrain.kernels import is_heavy, standard_deviation
+from blurtrain.kernels import border_of, is_heavy, standard_deviation
 from blurtrain.roster import TEST_IMAGES, Roster, read_roster
 from blurtrain.sweep import PREDICTIONS, ViewPredictions, head_metrics, read_predictions
 from blurtrain.version import VERSION
@@ -231,7 +231,7 @@ def described_view(view: Blur, side: int) -> dict[str, JsonValue]:
         "standard_deviation": standard_deviation(view, side),
         "parameters": described(view, side) if view.severity else None,
         "angle": view.angle,
-        "border": view.border,
+        "border": border_of(view),
         "name": view.name,
         "curve": view.curve,
     }

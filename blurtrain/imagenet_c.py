@@ -49,7 +49,13 @@ NAMES: dict[str, tuple[str, ...]] = {
 LENGTHS: dict[str, int] = {"gaussian": 1, "defocus": 2, "motion": 2, "zoom": 0, "glass": 2}  # so many come first
 FAMILIES = tuple(NAMES)
 DRAWN = ("motion", "glass")  # differ from image to image
-BORDERS: dict[str, Border] = {"gaussian": "replicate", "defocus": "reflect101", "motion": "replicate"}
+BORDERS: dict[str, Border] = {
+    "gaussian": "replicate",
+    "defocus": "reflect101",
+    "motion": "replicate",
+    "glass": "replicate",
+    "zoom": "replicate",
+}
 
 
 def table_for(side: int) -> int:

@@ -236,7 +236,7 @@ def has_kernel(blur: Blur) -> bool:
 
 
 def border_of(blur: Blur) -> Border:
-    """How the image continues beyond its edge."""
+    """How the image continues beyond its edge; a severity continues it as ImageNet-C's code does."""
     return imagenet_c.BORDERS[blur.family] if blur.severity else blur.border
 
 

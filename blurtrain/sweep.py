@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Shaped
 from blurtrain import metrics
 from blurtrain.errors import RunError
 from blurtrain.files import csv_text, whole_file
+from blurtrain.kernels import border_of
 from blurtrain.views import Blur, RealView, View
 
 PREDICTIONS = "predictions.parquet"
@@ -130,7 +131,7 @@ def _measures(view: View) -> dict[str, float | str | None]:
     """What a blur is beside its family; nothing is known of a real one."""
     if isinstance(view, RealView):
         return {"strength": None, "angle": None, "border": None}
-    return {"strength": view.strength, "angle": view.angle, "border": view.border}
+    return {"strength": view.strength, "angle": view.angle, "border": border_of(view)}
 
 
 def _softmax(logits: Float64[np.ndarray, "heads images classes"]) -> Float64[np.ndarray, "heads images classes"]:

@@ -1,6 +1,7 @@
 """ImageNet-C's severities against the published formulas, written out plainly, and against scipy."""
 
 import math
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from blurtrain import imagenet_c, kernels, warps
 from blurtrain.blur import blur_pixels
-from blurtrain.views import CLEAN, Blur
+from blurtrain.comparison import described_view
+from blurtrain.views import CLEAN, Blur, Border
 
 SIDE = 64
 EVERY = [(family, severity) for family in imagenet_c.FAMILIES for severity in imagenet_c.SEVERITIES]
@@ -271,3 +273,16 @@ def test_names_curves_and_order() -> None:
     assert at("gaussian", 1).curve == at("gaussian", 5).curve == "gaussian severity"
     assert at("glass", 1, seed=7).name == "glass severity 1 seed 7"
     assert at("gaussian", 1) > CLEAN
+
+
+@pytest.mark.parametrize(("severity", "sigma"), [(3, 1.0), (5, 1.5)])
+def test_a_view_is_described_with_the_border_that_it_is_blurred_with(severity: int, sigma: float) -> None:
+    described = described_view(at("gaussian", severity), SIDE)["border"]
+    image = pictures(1)
+    expected = blur_pixels(image, at("gaussian", severity))
+    fits = [
+        border
+        for border in get_args(Border)
+        if np.abs(blur_pixels(image, Blur("gaussian", sigma, border=border)) - expected).max() < 1e-6
+    ]
+    assert fits == [described]
