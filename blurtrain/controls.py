@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from blurtrain import features, imagenet_c, preparation, training
+from blurtrain import features, imagenet_c, preparation, runs, training
 from blurtrain.config import Config
 from blurtrain.differences import accuracy_of, adjust, difference
 from blurtrain.errors import ConfigError
@@ -187,7 +187,8 @@ def fit_all(arms: Sequence[Arm], ready: preparation.Prepared, folder: Path) -> l
     fitted = []
     for arm in arms:
         inputs = preparation.inputs_of(arm.config, ready)
-        key = sha256(repr((arm.config.train_views, arm.config.head, sorted(inputs.items()), VERSION)))
+        views = [features.made_as(view) for view in arm.config.train_views]
+        key = sha256(repr((views, arm.config.head, sorted(inputs.items()), VERSION)))
         path = folder / f"{key[:16]}.safetensors"
         kept = _kept(path, key)
         if kept is None:
@@ -255,6 +256,9 @@ def gather(config: Config, ready: preparation.Prepared, heads: Path) -> dict[str
         "heads": len(fitted[0].heads.bias),
         "reference": REFERENCE,
         "side": side,
+        "skipped": loaded.skipped,
+        "inputs": preparation.inputs_of(config, ready),
+        "versions": runs.versions(),
         "severities": imagenet_c.table_in_words(side),
         "forward_passes": {
             "distinct_pairs": extraction.reused + extraction.computed,

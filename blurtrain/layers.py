@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from blurtrain.locks import held
 from blurtrain.opening import open_source
 from blurtrain.progress import say
 from blurtrain.sources import listing
-from blurtrain.version import VERSION
 from blurtrain.views import CLEAN, Blur
 
 if TYPE_CHECKING:
@@ -148,10 +146,7 @@ def _made_of(config: Config, subject: "Subject", seen: Mapping[str, str]) -> dic
         "skipped": loaded.skipped,
         "preprocessing": plain(subject.backbone.preprocessing),
         "seen": dict(seen),
-        "versions": {
-            "blurtrain": VERSION,
-            **{name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
-        },
+        "versions": runs.versions(),
     }
 
 

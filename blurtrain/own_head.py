@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,6 @@ from blurtrain.locks import held
 from blurtrain.opening import open_source
 from blurtrain.progress import say
 from blurtrain.sources import Source, listing
-from blurtrain.version import VERSION
 from blurtrain.views import Blur, View
 
 if TYPE_CHECKING:
@@ -208,10 +206,7 @@ def _made_of(config: Config, ready: _Ready, seen: Mapping[str, str]) -> dict[str
         "engine": ready.engine.name,
         "precision": config.precision,
         "seen": dict(seen),
-        "versions": {
-            "blurtrain": VERSION,
-            **{name: metadata.version(name) for name in ("torch", "torchvision", "onnxruntime", "numpy", "pillow")},
-        },
+        "versions": runs.versions(),
     }
 
 

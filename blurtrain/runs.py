@@ -1,7 +1,9 @@
 """Run folders: what an arm leaves, whose config made it, and whether it is finished."""
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,15 @@ from blurtrain.config import WEIGHT_SUFFIXES, Config, plain
 from blurtrain.errors import ConfigError, RunError
 from blurtrain.files import file_sha256, read_sealed, write_sealed, write_text
 from blurtrain.options import read_yaml
+from blurtrain.version import VERSION
 
 CONFIG = "config.yaml"  # written first: whose run it is
 RESULT = "run.json"  # written last: it is finished
 WORK = "work.json"  # what the last process had to do: not part of the result
 SHARPNESS = "sharpness.json"  # measured when it is first asked for, by `blurtrain.sharpness`: neither
+
+
+_LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "onnxruntime", "numpy", "pillow")  # results depend on them
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,12 @@ def finish(folder: Path, result: Mapping[str, Any], name: str = RESULT) -> None:
     """
     made = (path for path in sorted(folder.iterdir()) if path.is_file() and _is_result(path.name))
     write_sealed(folder / name, {**result, "files": {path.name: file_sha256(path) for path in made}})
+
+
+def versions() -> dict[str, str]:
+    """Of what a result was made with."""
+    own = {"blurtrain": VERSION, "python": platform.python_version()}
+    return {**own, **{name: metadata.version(name) for name in _LIBRARIES}}
 
 
 def weights_sha256(config: Config) -> str:

@@ -1,11 +1,9 @@
 """One arm: config in, run folder out."""
 
-import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,6 @@ from blurtrain.preparation import Prepared
 from blurtrain.progress import progress, say
 from blurtrain.roster import TEST_IMAGES, write_roster
 from blurtrain.rows import Rows
-from blurtrain.version import VERSION
 from blurtrain.views import CLEAN, Blur, RealView, View
 
 CHECKPOINT = ".checkpoint-"
@@ -145,7 +142,8 @@ def _train_on_images(config: Config, ready: Prepared) -> tuple[heads.Trained, fe
     from blurtrain import minibatch, tuning  # import albumentations, which takes seconds
 
     loaded = ready.images
-    inputs = sha256(repr(sorted(preparation.inputs_of(config, ready).items())), ready.backbone.fingerprint())
+    views = repr([features.made_as(view) for view in config.train_views])
+    inputs = sha256(repr(sorted(preparation.inputs_of(config, ready).items())), ready.backbone.fingerprint(), views)
     fit = tuning.fit if config.tune == "head+bn" else partial(minibatch.fit, engine=ready.engine)
     trained = fit(
         config.minibatch,
@@ -292,12 +290,5 @@ def _result(config: Config, ready: Prepared, trained: heads.Trained) -> dict[str
         "head": trained.summary,
         "engine": ready.engine.name,
         "inputs": preparation.inputs_of(config, ready),
-        "versions": {
-            "blurtrain": VERSION,
-            "python": platform.python_version(),
-            **{
-                name: metadata.version(name)
-                for name in ("torch", "torchvision", "pytorch-lightning", "onnxruntime", "numpy", "pillow")
-            },
-        },
+        "versions": runs.versions(),
     }

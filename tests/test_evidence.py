@@ -19,7 +19,9 @@ from blurtrain import (
     features,
     imagenet_c,
     inference,
+    kernels,
     preparation,
+    psf,
     runs,
     sensitivity,
     training,
@@ -339,3 +341,25 @@ def test_blurs_that_cannot_be_scaled_leave_their_size_out() -> None:
     names = [setting.name for setting in sensitivity.settings(trails, 64)]
     assert "input of 80 px" not in names
     assert "input of 48 px" in names
+
+
+def test_heads_are_fitted_again_where_a_measured_blur_has_changed(config: Config, tmp_path: Path) -> None:
+    """The path is the same, so that only the file's content can tell."""
+    file = tmp_path / "camera.npy"
+    arm = replace(config, copies=(BlurGrid("psf", (1.0,), file=str(file)),))
+    ready = preparation.prepare(config)
+    assert ready.store is not None
+
+    def fitted() -> np.ndarray:
+        for cached in (psf.read, kernels.kernel):  # what a new process would not remember
+            cached.cache_clear()
+        wanted = preparation.wanted_by([arm], ready.images)
+        assert ready.store is not None
+        features.extract(ready.images, wanted, ready.engine, ready.store, arm.batch_size)
+        (one,) = controls.fit_all([controls.Arm("own", controls.CONTROLS, arm)], ready, tmp_path / "heads")
+        return one.heads.weights
+
+    np.save(file, np.ones((1, 5)) / 5)
+    across = fitted()
+    np.save(file, np.ones((5, 1)) / 5)
+    assert not np.array_equal(fitted(), across)
