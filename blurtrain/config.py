@@ -61,6 +61,8 @@ class Config:
         precision: How features are stored; float16 takes half the space, and no head was seen to lose by it.
         batch_size: Images in one forward pass, at most.
         runs: Folder of runs and comparisons.
+        loggers: Loggers of Lightning beside TensorBoard: a class path and its arguments, such as
+            {pytorch_lightning.loggers.CSVLogger: {save_dir: logs}}.
         cache: Folder of decoded pixels and features, safe to delete at any time; or false, which stores nothing,
             decodes and blurs the images anew in every epoch, and trains the head by mini-batches.
         on_bad_image: What an image that cannot be read or decoded does: error ends the command before any training;
@@ -82,6 +84,7 @@ class Config:
     precision: Literal["float32", "float16"] = "float32"
     batch_size: int = 32
     runs: Path = Path("runs")
+    loggers: dict[str, dict[str, Any]] = field(default_factory=dict, hash=False)
     cache: Literal[False] | Path = Path("cache")
     on_bad_image: OnBadImage = "error"
 
@@ -219,7 +222,7 @@ class Config:
 
 
 # Images that were skipped show in the hashes of the inputs.
-_NOT_IDENTITY = ("name", "runs", "cache", "batch_size", "on_bad_image")
+_NOT_IDENTITY = ("name", "runs", "loggers", "cache", "batch_size", "on_bad_image")
 _SWITCH = ("true", "false", "none", "null", "yes", "on", "0", "1")  # what is meant to turn something on or off
 
 

@@ -31,10 +31,18 @@ def train(config: Config) -> Path:
         say(f"{config.run_folder} is finished already; --name gives another run")
         return config.run_folder
 
+    _check_loggers(config)
     from blurtrain import preparation  # imports torch, which a finished run does not need
 
     _train_alone(config, preparation.prepare(config))
     return config.run_folder
+
+
+def _check_loggers(config: Config) -> None:
+    if config.loggers:
+        from blurtrain import loggers
+
+        loggers.check(config.loggers)
 
 
 def _train_alone(config: Config, prepared: "preparation.Prepared") -> None:
@@ -61,6 +69,7 @@ def compare(config: Config) -> Path:
     arms = [config.baseline(), config]
     unfinished = [arm for arm in arms if not runs.is_finished(arm)]
     if unfinished:
+        _check_loggers(config)
         from blurtrain import preparation  # imports torch, which finished runs do not need
 
         prepared = preparation.prepare(config)

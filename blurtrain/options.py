@@ -13,7 +13,7 @@ from blurtrain.config import GROUPS as GROUPS
 from blurtrain.config import IMPORTING
 from blurtrain.errors import BlurtrainError, ConfigError
 from blurtrain.grids import BlurGrid
-from blurtrain.trust import OPTION, allow, is_function
+from blurtrain.trust import LOGGERS_OPTION, OPTION, allow, is_function
 
 NO_VALUE = "{} has no value: give one, or leave the key out"
 A_BLUR = "{family: gaussian, strengths: [1, 2]}"
@@ -124,7 +124,7 @@ class Parser(ArgumentParser):
     def parse_words(self, words: Sequence[str]) -> Namespace:
         """Parse what stands behind the command; an option may have hyphens in place of underscores.
 
-        A function that is named here as the backbone may be run, since whoever types the command has named it himself.
+        Code that is named here, as the backbone or a logger, may be run: whoever types the command has named it himself.
 
         Raises:
             ConfigError: If it is not understood.
@@ -143,6 +143,9 @@ class Parser(ArgumentParser):
         for option, value in _pairs(words):
             if option == OPTION and is_function(value):
                 allow(value)
+            if option == LOGGERS_OPTION:
+                for path in read_yaml(value):
+                    allow(path)
         return parsed
 
     def _require_filled(self, parsed: Namespace) -> None:

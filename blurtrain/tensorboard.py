@@ -3,7 +3,7 @@
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,11 +17,9 @@ from torch.utils.tensorboard.summary import hparams
 
 from blurtrain.errors import StoreError
 from blurtrain.files import PARTIAL
+from blurtrain.scalars import final_metrics, scalars, step_of
 from blurtrain.sweep import SweepRow
-from blurtrain.views import CLEAN, REAL, Blur, View
-
-STEPS_PER_PIXEL = 100  # TensorBoard's steps are integers: a blur of 1.5 px stands at step 150
-SWEPT = ("accuracy", "macro_accuracy", "nll", "ece")
+from blurtrain.views import Blur, View
 
 
 def write_run(
@@ -45,33 +43,17 @@ def write_run(
         StoreError: If the file cannot be written.
     """
     with _Events(folder) as writer:
-        for step, point in enumerate(curves):
-            writer.add_scalar("train/nll", point["train_nll"], step)
-            writer.add_scalar("validation/nll", point["validation_nll"], step)
-            writer.add_scalar("validation/accuracy", point["validation_accuracy"], step)
-        for row, tag in _tagged(rows):
-            for metric in SWEPT:
-                writer.add_scalar(f"{tag}/{metric}", getattr(row, metric), _step(row.strength))
+        for tag, step, value in scalars(curves, rows):
+            writer.add_scalar(tag, value, step)
         assert writer.file_writer is not None
         for view, pictures in samples.items():
-            step = _step(view.strength) if isinstance(view, Blur) else 0
+            step = step_of(view.strength) if isinstance(view, Blur) else 0
             writer.file_writer.add_summary(_picture(f"test images/{view.curve}", pictures), step)
-        final = _final_metrics([row for row in rows if row.strength is not None])
+        final = final_metrics(rows)
         for summary in hparams(dict(hyperparameters), final):
             writer.file_writer.add_summary(summary)
         for name, value in final.items():
             writer.add_scalar(name, value, 0)
-
-
-def _tagged(rows: Sequence[SweepRow]) -> Iterator[tuple[SweepRow, str]]:
-    """Every row under the tag of its curve, the clean one under each; photographs have one of their own."""
-    for curve in dict.fromkeys(row.curve for row in rows if row.strength):
-        yield from ((row, f"sweep {curve}") for row in rows if row.curve in (curve, CLEAN.curve))
-    yield from ((row, f"real {row.view}") for row in rows if row.family == REAL)
-
-
-def _step(strength: float | None) -> int:
-    return round(STEPS_PER_PIXEL * (strength or 0))
 
 
 def _picture(tag: str, pictures: Float32[np.ndarray, "samples 3 height width"]) -> Summary:
@@ -83,18 +65,6 @@ def _picture(tag: str, pictures: Float32[np.ndarray, "samples 3 height width"]) 
         height=strip.shape[0], width=strip.shape[1], colorspace=3, encoded_image_string=encoded.tobytes()
     )
     return Summary(value=[Summary.Value(tag=tag, image=image)])
-
-
-def _final_metrics(rows: Sequence[SweepRow]) -> dict[str, float]:
-    clean, strongest = rows[0], max(rows, key=lambda row: row.strength or 0)
-    return {
-        "final/accuracy clean": clean.accuracy,
-        "final/accuracy strongest blur": strongest.accuracy,
-        "final/accuracy mean over views": float(np.mean([row.accuracy for row in rows])),
-        "final/nll clean": clean.nll,
-        "final/nll strongest blur": strongest.nll,
-        "final/ece strongest blur": strongest.ece,
-    }
 
 
 def write_comparison(folder: Path, *, table: str, figures: Mapping[str, Path]) -> None:

@@ -30,6 +30,7 @@ from blurtrain.preparation import Prepared
 from blurtrain.progress import progress, say
 from blurtrain.roster import TEST_IMAGES, write_roster
 from blurtrain.rows import Rows
+from blurtrain.scalars import final_metrics, scalars
 from blurtrain.views import CLEAN, Blur, RealView, View
 
 CHECKPOINT = ".checkpoint-"
@@ -244,6 +245,13 @@ def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows:
     loaded = ready.images
     pixels = loaded.read_pixels(loaded.test[:SAMPLES])
     really = {view: loaded.read_pixels(loaded.extra_tests[view.name][:SAMPLES]) for view in config.real_views}
+    hyperparameters = {
+        "arm": config.arm,
+        "backbone": config.backbone.name,
+        "copies": ", ".join(view.name for view in config.train_views[1:]) or "none",
+        "l2": trained.summary.get("l2", 0.0),
+        "folds": len(trained.folds.bias),
+    }
     tensorboard.write_run(
         config.run_folder,
         curves=trained.curves,
@@ -252,14 +260,12 @@ def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows:
             **{view: blur_pixels(pixels, view) for view in config.test_views},
             **{view: blur_pixels(some, CLEAN) for view, some in really.items()},
         },
-        hyperparameters={
-            "arm": config.arm,
-            "backbone": config.backbone.name,
-            "copies": ", ".join(view.name for view in config.train_views[1:]) or "none",
-            "l2": trained.summary.get("l2", 0.0),
-            "folds": len(trained.folds.bias),
-        },
+        hyperparameters=hyperparameters,
     )
+    if config.loggers:
+        from blurtrain import loggers  # imports Lightning's, which take a second
+
+        loggers.write(config.loggers, scalars(trained.curves, rows), hyperparameters, final_metrics(rows))
 
 
 def _adapted(backbone: backbones.FrozenBackbone, trained: heads.Trained) -> str:

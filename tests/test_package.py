@@ -61,6 +61,7 @@ LADDER = [
     *(
         "runs",
         "sweep",
+        "scalars",
         "finished",
         "classifier",
         "transforms",
@@ -73,6 +74,7 @@ LADDER = [
         "tables",
         "report",
         "tensorboard",
+        "loggers",
     ),
     *("class_folders", "mce", "answers", "own_head"),
     *("preparation", "training", "controls", "sensitivity", "choosing", "exhibits"),

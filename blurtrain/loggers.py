@@ -1,0 +1,85 @@
+"""Loggers of Lightning, named by class path in a config, that are given what TensorBoard is given of a run."""
+
+import importlib
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+
+from blurtrain.errors import ConfigError
+from blurtrain.progress import one_line, say
+from blurtrain.scalars import Scalar
+from blurtrain.trust import require_allowed_logger
+
+Named = Mapping[str, Mapping[str, Any]]
+
+
+def check(named: Named) -> None:
+    """Make each logger once and drop it, so that a mistake is told before any work.
+
+    Raises:
+        ConfigError: If one cannot be imported, is no logger of Lightning, is code that a file alone names, lacks a
+            library, or does not take its arguments.
+    """
+    for path, arguments in named.items():
+        _made(path, arguments)
+
+
+def write(
+    named: Named, scalars: Iterable[Scalar], hyperparameters: Mapping[str, Any], final: Mapping[str, float]
+) -> None:
+    """Give every logger the numbers of a run, a step at a time.
+
+    A logger that fails now is told of and left: what was trained must not be lost with a server that does not answer.
+
+    Args:
+        named: Arguments of each logger by its class path.
+        scalars: Tag, step and value, as `blurtrain.scalars.scalars` gives them.
+        hyperparameters: Of the run.
+        final: Its final metrics.
+    """
+    points = list(scalars)
+    for path, arguments in named.items():
+        try:
+            _write(_made(path, arguments), points, hyperparameters, final)
+        except Exception as error:  # whatever a logger's server, disk or library may raise
+            say(f"{path} failed and is left out: {one_line(str(error)) or type(error).__name__}")
+
+
+def _write(
+    logger: Logger, points: Iterable[Scalar], hyperparameters: Mapping[str, Any], final: Mapping[str, float]
+) -> None:
+    logger.log_hyperparams(dict(hyperparameters))
+    for (_, step), some in groupby(points, key=lambda point: (point[0].rpartition("/")[0], point[1])):
+        logger.log_metrics({tag: value for tag, _, value in some}, step)
+    logger.log_metrics(dict(final), 0)
+    logger.save()
+    logger.finalize("success")
+    finish = getattr(logger.experiment, "finish", None)  # of W&B, which else goes on with this run in the next arm
+    if callable(finish):
+        finish()
+
+
+def _made(path: str, arguments: Mapping[str, Any]) -> Logger:
+    require_allowed_logger(path)
+    module, _, name = path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"loggers: {path} cannot be imported ({error}): give a class path such as "
+            "pytorch_lightning.loggers.CSVLogger"
+        ) from error
+    if not (isinstance(kind, type) and issubclass(kind, Logger)):
+        raise ConfigError(f"loggers: {path} is no logger of Lightning: give a subclass of pytorch_lightning's Logger")
+    try:
+        return kind(**arguments)
+    except ImportError as error:
+        words = one_line(str(error)).strip()
+        raise ConfigError(f"loggers: {path} needs a library that is not installed ({words}): install it") from error
+    except Exception as error:  # its own checks of what it was given
+        words = one_line(str(error)).strip()
+        raise ConfigError(
+            f"loggers: {path} does not take {dict(arguments)!r} ({words}): see its documentation"
+        ) from error

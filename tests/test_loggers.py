@@ -1,0 +1,187 @@
+"""Loggers of Lightning against the run's own tables, and what may be named by whom."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import blurtrain
+from blurtrain import runs, trust
+from blurtrain.cli import main
+from blurtrain.config import Config
+from blurtrain.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "loggers.md").read_text(encoding="utf-8")
+CSV = "pytorch_lightning.loggers.CSVLogger"
+OWN = """
+from pathlib import Path
+from pytorch_lightning.loggers import Logger
+
+Path("was_run").touch()
+
+class Lines(Logger):
+    def __init__(self, file, fails=False):
+        super().__init__()
+        self.file, self.fails = Path(file), fails
+
+    name, version = "lines", 0
+
+    def log_hyperparams(self, params):
+        self._add("hyperparameters", sorted(params))
+
+    def log_metrics(self, metrics, step=None):
+        if self.fails:
+            raise ConnectionError("no server answers")
+        self._add(step, metrics)
+
+    def _add(self, *what):
+        with self.file.open("a") as file:
+            print(*what, file=file)
+
+class NoLogger:
+    pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    before = set(trust._allowed)
+    yield
+    trust._allowed.clear()
+    trust._allowed.update(before)
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a module of the user's own, from where commands are run."""
+    (tmp_path / "mylogs.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def words_of(config: Config, folder: Path) -> list[str]:
+    """A command that trains a config, its features stored already."""
+    path = folder / "config.yaml"
+    values = yaml.safe_load((config.run_folder / "config.yaml").read_text())
+    path.write_text(yaml.safe_dump({**values, "runs": str(folder / "runs")}))
+    return ["train", "--config", str(path)]
+
+
+@pytest.mark.usefixtures("quiet", "few_runs")
+def test_csv_has_the_numbers_of_the_sweep(few: Config, tmp_path: Path) -> None:
+    arms = [few.baseline(), few]
+    for config in arms:
+        named = {CSV: {"save_dir": str(tmp_path), "name": config.arm, "version": ""}}
+        blurtrain.train(replace(config, runs=tmp_path / "runs", loggers=named))
+    for config in arms:
+        with (tmp_path / config.arm / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        sweep = json.loads((tmp_path / "runs" / config.run_folder.name / "sweep.json").read_text())
+        for metric in ("accuracy", "macro_accuracy", "nll", "ece"):
+            tag = f"sweep gaussian/{metric}"
+            logged = {int(row["step"]): float(row[tag]) for row in rows if row[tag]}
+            assert logged == pytest.approx({round(100 * row["strength"]): row[metric] for row in sweep})
+        (final,) = [row for row in rows if row["final/accuracy clean"]]
+        assert float(final["final/accuracy clean"]) == pytest.approx(sweep[0]["accuracy"])
+        result = json.loads((tmp_path / "runs" / config.run_folder.name / "run.json").read_text())
+        curve = [row for row in rows if row["train/nll"]]
+        assert [int(row["step"]) for row in curve] == list(range(result["head"]["iterations"]))
+        hyperparameters = yaml.safe_load((tmp_path / config.arm / "hparams.yaml").read_text())
+        assert hyperparameters["arm"] == config.arm
+
+
+@pytest.mark.usefixtures("quiet", "few_runs")
+def test_a_logger_changes_no_result(few: Config, tmp_path: Path) -> None:
+    logged = replace(few, loggers={CSV: {"save_dir": str(tmp_path)}})
+    assert logged.identity() == few.identity()
+    assert runs.is_finished(logged)
+    assert not list(tmp_path.iterdir())  # a finished run is not logged again
+
+
+@pytest.mark.usefixtures("few_runs")
+def test_an_own_logger_is_run_where_the_command_line_names_it(
+    few: Config, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = words_of(few, own)
+    config = own / "config.yaml"
+    config.write_text(config.read_text().replace("loggers: {}", "loggers: {mylogs.Lines: {file: lines.txt}}"))
+    assert main(words) == 2
+    assert "mylogs.Lines is code, which no file may start" in capsys.readouterr().err
+    assert not (own / "was_run").exists()
+    assert main([*words, "--loggers", "{mylogs.Lines: {file: lines.txt}}"]) == 0
+    lines = (own / "lines.txt").read_text().splitlines()
+    assert lines[0].startswith("hyperparameters ['arm', 'backbone', 'copies'")
+    assert lines[-1].startswith("0 {'final/accuracy clean'")
+
+
+@pytest.mark.usefixtures("few_runs")
+def test_a_logger_that_fails_later_loses_no_run(few: Config, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = "{mylogs.Lines: {file: lines.txt, fails: true}}"
+    assert main([*words_of(few, own), "--loggers", named]) == 0
+    assert "mylogs.Lines failed and is left out: no server answers" in capsys.readouterr().err
+    assert runs.is_finished(replace(few, runs=own / "runs"))
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("{pytorch_lightning.loggers.Nonsense: {}}", "cannot be imported"),
+        ("{nowhere.Logs: {}}", "cannot be imported"),
+        ("{Logs: {}}", "cannot be imported"),
+        ("{mylogs.NoLogger: {}}", "is no logger of Lightning"),
+        ("{pytorch_lightning.loggers.CSVLogger: {folder: logs}}", "does not take {'folder': 'logs'}"),
+        ("{pytorch_lightning.loggers.CometLogger: {}}", "needs a library that is not installed"),
+        ("[pytorch_lightning.loggers.CSVLogger]", "loggers"),
+        ("{mylogs.Lines: {class_path: mylogs.Lines}}", "a config names no Python classes"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(
+    named: str, said: str, own: Path, few: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--runs", str(own / "runs"), "--cache", str(own / "cache"), "--loggers", named]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (own / "runs").exists()
+
+
+def blocks(kind: str) -> list[str]:
+    """Blocks of the page in one language."""
+    return re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_page_says_the_same_in_yaml_and_on_the_command_line(number: int) -> None:
+    import shlex
+
+    from blurtrain.parsers import config_of, config_parser
+
+    named: dict[str, Any] = yaml.safe_load(blocks("yaml")[number])
+    words = shlex.split(blocks("console")[number])
+    parser = config_parser("train")
+    config = config_of(parser, parser.parse_words(words[2:]))
+    assert config.loggers == named["loggers"]
+
+
+@pytest.mark.usefixtures("few_runs")
+@pytest.mark.parametrize("number", range(3))
+def test_what_the_page_names_is_there_or_asks_for_its_library(number: int, own: Path) -> None:
+    from blurtrain import loggers
+
+    named = yaml.safe_load(blocks("yaml")[number])["loggers"]
+    library = ("pytorch_lightning", "mlflow", "wandb")[number]
+    try:
+        __import__(library)
+    except ImportError:
+        with pytest.raises(ConfigError, match="needs a library that is not installed"):
+            loggers.check(named)
+    else:
+        loggers.check(named)
