@@ -56,7 +56,9 @@ def _write(
     logger.log_metrics(dict(final), 0)
     logger.save()
     logger.finalize("success")
-    finish = getattr(logger.experiment, "finish", None)  # of W&B, which else goes on with this run in the next arm
+    finish = getattr(
+        getattr(logger, "experiment", None), "finish", None
+    )  # of W&B, which else goes on with this run in the next arm
     if callable(finish):
         finish()
 
@@ -80,6 +82,5 @@ def _made(path: str, arguments: Mapping[str, Any]) -> Logger:
         raise ConfigError(f"loggers: {path} needs a library that is not installed ({words}): install it") from error
     except Exception as error:  # its own checks of what it was given
         words = one_line(str(error)).strip()
-        raise ConfigError(
-            f"loggers: {path} does not take {dict(arguments)!r} ({words}): see its documentation"
-        ) from error
+        given = dict(arguments)
+        raise ConfigError(f"loggers: {path} does not take {given!r} ({words}): see its documentation") from error

@@ -124,7 +124,7 @@ class Parser(ArgumentParser):
     def parse_words(self, words: Sequence[str]) -> Namespace:
         """Parse what stands behind the command; an option may have hyphens in place of underscores.
 
-        Code that is named here, as the backbone or a logger, may be run: whoever types the command has named it himself.
+        Code that is named here, as the backbone or a logger, may be run: whoever types the command has named it.
 
         Raises:
             ConfigError: If it is not understood.

@@ -34,12 +34,10 @@ def final_metrics(rows: Sequence[SweepRow]) -> dict[str, float]:
     swept = [row for row in rows if row.strength is not None]
     clean, blurred = swept[0], swept[1:]
     metrics = ("accuracy", "nll", "ece")
+    means = {metric: float(np.mean([getattr(row, metric) for row in blurred])) for metric in metrics}
     return {
         **{f"final/{metric} clean": getattr(clean, metric) for metric in metrics},
-        **{
-            f"final/{metric} mean of blurred": float(np.mean([getattr(row, metric) for row in blurred]))
-            for metric in metrics
-        },
+        **{f"final/{metric} mean of blurred": means[metric] for metric in metrics},
     }
 
 

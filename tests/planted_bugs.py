@@ -1450,7 +1450,7 @@ BUGS = (
     ),
     Bug(
         "photographs in the mean over blurs",
-        "tensorboard",
+        "scalars",
         "[row for row in rows if row.strength is not None]",
         "rows",
         "test_real.py::test_tensorboard_has_a_tag_for_each_set",
@@ -2278,6 +2278,30 @@ BUGS = (
         '(*known[0], known[0][1]["propagated"][place]["product"])',
         "test_layer_report.py::test_the_classical_picture_stands_beside_what_was_measured",
         "the product of all constants is that of one layer",
+    ),
+    Bug(
+        "a file names a logger of its own",
+        "trust",
+        "not in LOGGERS and path not in _allowed",
+        "not in LOGGERS and path == ''",
+        "test_loggers.py::test_an_own_logger_is_run_where_the_command_line_names_it",
+        "a config from anywhere runs code",
+    ),
+    Bug(
+        "a logger takes the run with it",
+        "loggers",
+        "except Exception as error:  # whatever",
+        "except ZeroDivisionError as error:  # whatever",
+        "test_loggers.py::test_a_logger_that_fails_later_loses_no_run",
+        "hours of training are lost with a server that does not answer",
+    ),
+    Bug(
+        "a logger is part of the identity",
+        "config",
+        '"runs", "loggers", "cache"',
+        '"runs", "cache"',
+        "test_loggers.py::test_a_logger_changes_no_result",
+        "a run is refused as another one because it was logged elsewhere",
     ),
 )
 

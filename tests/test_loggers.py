@@ -144,7 +144,7 @@ def test_a_logger_that_fails_later_loses_no_run(few: Config, own: Path, capsys: 
     ],
 )
 def test_mistakes_are_told_before_any_work(
-    named: str, said: str, own: Path, few: Config, capsys: pytest.CaptureFixture[str]
+    named: str, said: str, own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "--runs", str(own / "runs"), "--cache", str(own / "cache"), "--loggers", named]) == 2
     error = capsys.readouterr().err
@@ -171,9 +171,9 @@ def test_the_page_says_the_same_in_yaml_and_on_the_command_line(number: int) -> 
     assert config.loggers == named["loggers"]
 
 
-@pytest.mark.usefixtures("few_runs")
+@pytest.mark.usefixtures("own")
 @pytest.mark.parametrize("number", range(3))
-def test_what_the_page_names_is_there_or_asks_for_its_library(number: int, own: Path) -> None:
+def test_what_the_page_names_is_there_or_asks_for_its_library(number: int) -> None:
     from blurtrain import loggers
 
     named = yaml.safe_load(blocks("yaml")[number])["loggers"]
