@@ -405,8 +405,9 @@ BUGS = (
     Bug(
         "resized without antialias",
         "decoding",
-        "image.resize(size, Image.Resampling[self.interpolation])",
-        "image.transform(size, Image.Transform.EXTENT, (0, 0, *image.size), Image.Resampling[self.interpolation])",
+        "image.resize(self.resized(*image.size), Image.Resampling[self.interpolation])",
+        "image.transform(self.resized(*image.size), Image.Transform.EXTENT, (0, 0, *image.size), "
+        "Image.Resampling[self.interpolation])",
         "test_decoding.py::test_shrinking_antialiases",
         "large images are sharper and noisier than the backbone knows them",
     ),
