@@ -107,17 +107,20 @@ def _findings(checked: Checked) -> Iterator[str]:
         first.setdefault(finding.kind, finding)
     for kind, finding in first.items():
         room = WIDE - width - 19
-        example = shortened(_example(checked, finding), room, len)
+        example = _example(checked, finding, room)
         yield f"{kind:<{width}}{SEVERITY[kind]:<10}{counts[kind]:>7,}  {example}"
     yield "-" * WIDE
 
 
-def _example(checked: Checked, finding: Finding) -> str:
+def _example(checked: Checked, finding: Finding, room: int) -> str:
     split, group, name, other = map(one_line, place(checked, finding))
     if finding.index is None:
         where = " ".join(filter(None, (group, f"in {split}" if split else "")))
-        return f"{where}: {one_line(finding.detail)}" if where else one_line(finding.detail)
-    return f"{name} = {other}" if other else f"{name} {one_line(finding.detail)}"
+        return shortened(": ".join(filter(None, (where, one_line(finding.detail)))), room, len)
+    left, right = (name, other) if other else (name, one_line(finding.detail))
+    most = max(room // 2 - 2, room - len(right) - 2)
+    left = shortened(left, most, len)
+    return f"{left}{' =' if other else ':'} {shortened(right, room - len(left) - 3 + (not other), len)}"
 
 
 def _ending(check: Check) -> Iterator[str]:

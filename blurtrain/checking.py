@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -92,9 +93,11 @@ def check(config: Config, out: Path | None = None, fix_list: Path | None = None)
             f"fix_list names files, and the images of {config.data.root} are none of their own: mend them where they "
             "were made, by the rows of --out"
         )
+    if fix_list is not None:
+        _require_names(source.classes)
     checked = examine(source, own, config)
+    _write(out, chain([COLUMNS], _rows(checked)), csv.QUOTE_MINIMAL)
     mended = None if fix_list is None else _mend(checked, paths, fix_list)
-    _write(out, (COLUMNS, *_rows(checked)), csv.QUOTE_MINIMAL)
     return Check(checked, out, mended, bool(paths))
 
 
@@ -128,6 +131,17 @@ def _require_tables(config: Config, out: Path, fix_list: Path | None) -> None:
         raise ConfigError(f"fix_list must be another file than out, got {str(fix_list)!r}")
 
 
+def _require_names(classes: Sequence[str]) -> None:
+    """A manifest takes no spaces around a label, which could be a slip there.
+
+    Raises:
+        DataError: If a class has some.
+    """
+    for name in classes:
+        if name != name.strip():
+            raise DataError(f"fix_list cannot name the class {name!r}, which has spaces around it: rename it")
+
+
 def _is_same(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
@@ -154,11 +168,8 @@ def _mend(checked: Checked, paths: Sequence[Path], file: Path) -> Mended:
     """Write a manifest of what is left.
 
     Raises:
-        DataError: If a class cannot be named, or too little is left.
+        DataError: If too little is left.
     """
-    for name in checked.classes:
-        if name != name.strip() or not name:
-            raise DataError(f"fix_list cannot name the class {name!r}, which has spaces around it: rename it")
     left, dropped = _left(checked, paths)
     places = np.flatnonzero(left).tolist()
     rows = (
@@ -170,7 +181,7 @@ def _mend(checked: Checked, paths: Sequence[Path], file: Path) -> Mended:
         for index in places
     )
     # All quoted: before Python 3.13 a lone carriage return would not be.
-    _write(file, (("path", "label", "split"), *rows), csv.QUOTE_ALL)
+    _write(file, chain([("path", "label", "split")], rows), csv.QUOTE_ALL)
     return Mended(file, len(places), dropped)
 
 

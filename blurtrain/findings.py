@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -100,13 +101,12 @@ class Checked:
     @cached_property
     def sides(self) -> Int64[np.ndarray, " images"]:
         """What is held apart: training, validation, and all that is tested on."""
-        return np.minimum(self.splits, TEST)
+        return np.asarray(np.minimum(self.splits, TEST))
 
     @property
     def is_good(self) -> Bool[np.ndarray, " images"]:
         """Where an image can be used."""
-        is_good: np.ndarray = self.scan.is_good
-        return is_good
+        return np.asarray(self.scan.is_good)
 
     def counts(self) -> Int64[np.ndarray, "classes splits"]:
         """Images that can be used."""
@@ -192,8 +192,8 @@ def _groups(found: Scan, sides: Int64[np.ndarray, " images"]) -> Iterator[list[i
     places = np.flatnonzero(found.is_good)
     places = places[np.lexsort((places, -sides[places], found.ids[places]))]
     ids = found.ids[places]
-    starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]]) if len(ids) else np.empty(0, np.int64)
-    for start, stop in zip(starts, np.r_[starts[1:], len(ids)], strict=True):
+    cuts = np.flatnonzero(ids[1:] != ids[:-1]) + 1
+    for start, stop in pairwise([0, *cuts.tolist(), len(ids)]):
         if stop - start > 1:
             yield places[start:stop].tolist()
 
@@ -222,10 +222,10 @@ def classes_that_fail(checked: Checked, left: Bool[np.ndarray, " images"]) -> It
     train = np.flatnonzero(left & (splits == TRAIN))
     if not (left & (splits == TEST)).any():
         yield Finding("empty split", split="test", detail="no image is left to test on")
-    for group, where in checked.empty:
+    for where, group in checked.empty:
         yield Finding("empty class", split=where, group=group, detail="its folder has no images")
     different = _different(labels[train], checked.scan.ids[train], len(checked.classes))
-    told = {group for group, where in checked.empty if where in ("train", "")}
+    told = {group for where, group in checked.empty if where in ("train", "")}
     for group, count in zip(checked.classes, different, strict=True):
         if count == 0 and group not in told:
             yield Finding("empty class", split="train", group=group, detail="no training image is left")
@@ -258,9 +258,9 @@ def _classes_that_lack(checked: Checked) -> Iterator[Finding]:
     for number in (VALIDATION, TEST):
         if counts[:, number].any():
             for label in np.flatnonzero(counts[:, number] == 0).tolist():
-                place = (checked.classes[label], checked.names[number])
+                place = (checked.names[number], checked.classes[label])
                 if place not in checked.empty:
-                    yield Finding("class missing from split", split=place[1], group=place[0], detail="no image of it")
+                    yield Finding("class missing from split", split=place[0], group=place[1], detail="no image of it")
 
 
 def _sizes(checked: Checked) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from PIL import Image
 SIDE = 32  # px of the small picture, as Zauner has it
 LOW = 8  # frequencies in each direction: 8 x 8 = 64 bits
 MOST_BITS = 6  # that may differ: measured in docs/data.md
-LEAST_CORRELATION = 0.97  # of the small pictures: measured there, too
+LEAST_CORRELATION = 0.95  # of the small pictures: measured there, too
 FLAT = 1.0  # grey levels, standard deviation of the small picture: below it there is nothing to recognise
 EQUAL = 3  # blocks of bits by which candidates are found
 BLOCKS = MOST_BITS + EQUAL  # so that so many stay equal wherever the differing bits are
