@@ -9,7 +9,7 @@ from blurtrain.checking import Check, place
 from blurtrain.config import Config
 from blurtrain.decoding import KINDS
 from blurtrain.findings import NOTE, PROBLEM, SEVERITY, TRAIN, WARNING, Checked, Finding, tally
-from blurtrain.previews import shortened
+from blurtrain.previews import ELLIPSIS, shortened
 from blurtrain.progress import one_line
 
 WIDE = 100  # characters of a line
@@ -71,7 +71,7 @@ def _classes(checked: Checked) -> Iterator[str]:
     yield "-" * (NAME + sum(widths))
     yield f"{'all':<{NAME}}" + _numbers(counts[:, shown].sum(axis=0).tolist(), widths)
     train = counts[:, TRAIN]
-    ratio = f"{train.max() / train.min():.2f}" if train.min() else "endless"
+    ratio = f"{train.max() / train.min():.2f}" if train.min() else "infinite"
     number = f"{effective(train.tolist()):.1f} of {len(train):,}"
     yield f"balance in training: largest / smallest class {ratio}, effective number of classes {number}"
 
@@ -119,8 +119,14 @@ def _example(checked: Checked, finding: Finding, room: int) -> str:
         return shortened(": ".join(filter(None, (where, one_line(finding.detail)))), room, len)
     left, right = (name, other) if other else (name, one_line(finding.detail))
     most = max(room // 2 - 2, room - len(right) - 2)
-    left = shortened(left, most, len)
-    return f"{left}{' =' if other else ':'} {shortened(right, room - len(left) - 3 + (not other), len)}"
+    left = _tail(left, most)
+    rest = room - len(left) - 3
+    return f"{left} = {_tail(right, rest)}" if other else f"{left}: {shortened(right, rest + 1, len)}"
+
+
+def _tail(name: str, most: int) -> str:
+    """A file's name, of which the end tells most."""
+    return name if len(name) <= most else f"{ELLIPSIS}{name[len(name) - most + 1 :]}"
 
 
 def _ending(check: Check) -> Iterator[str]:

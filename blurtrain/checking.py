@@ -63,7 +63,7 @@ class Check:
         return all(SEVERITY[finding.kind] != PROBLEM for finding in self.checked.findings)
 
 
-def check(config: Config, out: Path | None = None, fix_list: Path | None = None) -> Check:
+def check_data(config: Config, out: Path | None = None, fix_list: Path | None = None) -> Check:
     """Decode every image as training would, and look for what is wrong; nothing of the images is stored.
 
     Args:
@@ -107,7 +107,7 @@ def examine(source: Source, own: Source, config: Config) -> Checked:
     Args:
         source: All images.
         own: Those of them that are no further test set.
-        config: As `check`.
+        config: As `check_data`.
     """
     geometry = backbones.geometry(config.backbone)
     source = reduced(source, geometry)

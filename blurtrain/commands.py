@@ -161,7 +161,7 @@ def check_data(words: Sequence[str]) -> int:
     config = config_of(parser, parsed)
     from blurtrain import check_report, checking
 
-    check = checking.check(config, parsed.out, parsed.fix_list)
+    check = checking.check_data(config, parsed.out, parsed.fix_list)
     print(check_report.table(check, config))
     return 0 if check.is_fit else FOUND
 

@@ -257,7 +257,7 @@ def _classes_that_lack(checked: Checked) -> Iterator[Finding]:
     counts = checked.counts()
     for number in (VALIDATION, TEST):
         if counts[:, number].any():
-            for label in np.flatnonzero(counts[:, number] == 0).tolist():
+            for label in np.flatnonzero((counts[:, number] == 0) & (counts[:, TRAIN] > 0)).tolist():
                 place = (checked.names[number], checked.classes[label])
                 if place not in checked.empty:
                     yield Finding("class missing from split", split=place[0], group=place[1], detail="no image of it")

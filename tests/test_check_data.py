@@ -16,7 +16,7 @@ from scipy.fft import dctn
 
 from blurtrain import lookalikes, sources
 from blurtrain.check_report import effective, table
-from blurtrain.checking import COLUMNS, check
+from blurtrain.checking import COLUMNS, check_data
 from blurtrain.cli import main
 from blurtrain.config import Config, DataConfig, HeadConfig
 from blurtrain.decoding import Geometry, decode
@@ -64,7 +64,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 def found_in(root: Path | str, folder: Path, folds: int = 2) -> list[Row]:
     """Everything that a check finds, as its table of findings has it."""
-    checked = check(config_of(root, folder, folds))
+    checked = check_data(config_of(root, folder, folds))
     rows = rows_of(checked.out)
     assert all(row["severity"] == SEVERITY[row["finding"]] for row in rows)
     assert checked.is_fit == all(row["severity"] != PROBLEM for row in rows)
@@ -163,7 +163,10 @@ def test_the_embedded_images_are_clean(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_planted_faults_are_found_and_nothing_else(tmp_path: Path) -> None:
-    root = fill(tmp_path / "set", {"train/a": 8, "train/b": 8, "test/a": 5, "test/b": 5, "test/c": 2, "train/few": 4})
+    root = fill(
+        tmp_path / "set",
+        {"train/a": 6, "train/b": 6, "test/a": 5, "test/b": 5, "test/c": 2, "train/few": 4, "train/odd": 5},
+    )
     (root / "train" / "none").mkdir()
     (root / "test" / "few").mkdir()
     whole = (root / "train" / "a" / "0.png").read_bytes()
@@ -197,7 +200,7 @@ def test_planted_faults_are_found_and_nothing_else(tmp_path: Path) -> None:
         ("empty class", "train", "none"),
         ("empty class", "train", "c"),
         ("empty class", "test", "few"),
-        ("class missing from split", "test", "none"),
+        ("class missing from split", "test", "odd"),
         ("fewer than head.folds", "train", "few"),
     }
     assert sorted(found) == sorted(
@@ -210,7 +213,7 @@ def test_planted_faults_are_found_and_nothing_else(tmp_path: Path) -> None:
             ("empty class", "", ""),  # none
             ("empty class", "", ""),  # c
             ("empty class", "", ""),  # few, whose folder in test is left empty
-            ("class missing from split", "", ""),  # none
+            ("class missing from split", "", ""),  # odd
             ("fewer than head.folds", "", ""),  # few
             ("near duplicate across splits", f"{b}/near.jpg", "test/b/3.png"),
             ("near duplicate within a split", f"{a}/4.png", f"{a}/near.png"),
@@ -233,7 +236,7 @@ def test_planted_faults_are_found_and_nothing_else(tmp_path: Path) -> None:
 def test_the_reason_split_and_class_of_a_bad_image_are_told(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
     (root / "test" / "b" / "page.jpg").write_text("<html>404</html>")
-    (row,) = rows_of(check(config_of(root, tmp_path)).out)
+    (row,) = rows_of(check_data(config_of(root, tmp_path)).out)
     with pytest.raises(DataError) as reason:
         decode((root / "test" / "b" / "page.jpg").read_bytes())
     assert list(row.values()) == ["unreadable", "problem", "test", "b", "test/b/page.jpg", "", str(reason.value)]
@@ -262,7 +265,7 @@ def test_of_further_test_sets_their_own_copy_gives_way(tmp_path: Path) -> None:
         Image.open(root / split / "a" / f"{number}.png").save(tmp_path / "more" / "phone" / "a" / f"{split}.bmp")
     scene(9000).save(tmp_path / "more" / "phone" / "b" / "new.png")
     config = replace(config_of(root, tmp_path), extra_tests={"phone": str(tmp_path / "more" / "phone")})
-    (row,) = rows_of(check(config).out)
+    (row,) = rows_of(check_data(config).out)
     assert (row["finding"], row["split"]) == ("duplicate across splits", "phone")
     assert (row["path"], row["other path"]) == ("phone/a/train.bmp", "train/a/0.png")
 
@@ -277,6 +280,21 @@ def test_all_sources_of_the_same_images_have_the_same_findings(tmp_path: Path) -
     for source in (root, write_csv(tmp_path / "list.csv", listed), pattern):
         kinds = [kind for kind, *_ in found_in(source, tmp_path)]
         assert kinds == ["unreadable", "duplicate across splits"]
+
+
+def test_parquet_of_the_hub_has_the_same_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    from tests.test_hub import KINDS, parquet_of
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub-cache")
+    root = fill(tmp_path / "set", {f"{split}/{kind}": 3 for split in ("train", "val", "test") for kind in KINDS})
+    Image.open(root / "test" / "red" / "0.png").save(root / "train" / "red" / "leak.png")
+    (root / "val" / "red" / "0.png").write_bytes(b"nothing")
+    hub = parquet_of(root, tmp_path / "parquet", split=True)
+    kinds = [kind for kind, *_ in found_in(root, tmp_path)]
+    assert [kind for kind, *_ in found_in(hub, tmp_path)] == kinds == ["unreadable", "duplicate across splits"]
+    with pytest.raises(DataError, match=r"are none of their own: mend them where they were made"):
+        check_data(config_of(hub, tmp_path), fix_list=tmp_path / "mended.csv")
 
 
 def test_all_images_bad_is_a_finding(tmp_path: Path) -> None:
@@ -359,7 +377,7 @@ def test_what_is_left_loads_and_is_clean(
     mended = folder / "mended.csv"
     expected = {str(paths[place]) for place in expected_left(entries)}
     try:
-        check(config_of(root, folder), fix_list=mended)
+        check_data(config_of(root, folder), fix_list=mended)
     except DataError:
         assert not mended.exists()
         kept = {entries[place][1:3] for place in expected_left(entries)}
@@ -367,7 +385,7 @@ def test_what_is_left_loads_and_is_clean(
         return
     with mended.open(newline="") as file:
         assert {path for path, *_ in list(csv.reader(file))[1:]} == expected
-    again = check(config_of(mended, folder))
+    again = check_data(config_of(mended, folder))
     assert again.is_fit
     assert not {"unreadable", "label conflict"} & {finding.kind for finding in again.checked.findings}
     images = load(DataConfig(root=str(mended)), GEOMETRY, cache=False)
@@ -376,10 +394,28 @@ def test_what_is_left_loads_and_is_clean(
         folds(images, 2)
 
 
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        ("train/b", "fix_list would have fewer than 2 classes that can be trained: add images, or mend them"),
+        ("test", "fix_list would be too short (test: no image is left to test on): add images, or mend them"),
+    ],
+)
+def test_where_too_little_is_left_there_is_no_list(broken: str, sentence: str, tmp_path: Path) -> None:
+    root = fill(tmp_path / "set", {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
+    for path in (root / broken).rglob("*.png"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(DataError) as error:
+        check_data(config_of(root, tmp_path), fix_list=tmp_path / "mended.csv")
+    assert str(error.value) == sentence
+    assert not (tmp_path / "mended.csv").exists()
+    assert {row["finding"] for row in rows_of(tmp_path / "runs" / TABLE)} >= {"unreadable"}
+
+
 def test_a_set_without_splits_keeps_those_that_training_makes(tmp_path: Path, class_folder: Path) -> None:
     (class_folder / "red" / "cut.png").write_bytes(b"nothing")
     before = load(DataConfig(root=str(class_folder)), GEOMETRY, cache=False, on_bad_image="skip")
-    check(config_of(class_folder, tmp_path), fix_list=tmp_path / "mended.csv")
+    check_data(config_of(class_folder, tmp_path), fix_list=tmp_path / "mended.csv")
     after = load(DataConfig(root=str(tmp_path / "mended.csv")), GEOMETRY, cache=False)
     for split in ("train", "test"):
         np.testing.assert_array_equal(before.ids[getattr(before, split)], after.ids[getattr(after, split)])
@@ -390,7 +426,7 @@ def test_images_that_are_no_files_cannot_be_listed(tmp_path: Path) -> None:
     shard_folder(root, tmp_path / "shards", split=True)
     for source in (f"{tmp_path}/shards/{{train-{{00..01}},test-00}}.tar", "glyphs"):
         with pytest.raises(DataError, match=r"^fix_list names files, and the images of .* are none of their own: mend"):
-            check(config_of(source, tmp_path), fix_list=tmp_path / "mended.csv")
+            check_data(config_of(source, tmp_path), fix_list=tmp_path / "mended.csv")
     assert not (tmp_path / "runs").exists()
 
 
@@ -434,7 +470,7 @@ def test_files_that_cannot_be_written_are_refused(
     monkeypatch.chdir(tmp_path)
     Path("images.csv").write_text("path,label\n")
     with pytest.raises(ConfigError) as error:
-        check(config_of("images.csv", tmp_path), **{key: Path(value) for key, value in options.items()})
+        check_data(config_of("images.csv", tmp_path), **{key: Path(value) for key, value in options.items()})
     assert str(error.value) == sentence
     assert Path("images.csv").read_text() == "path,label\n"
 
@@ -444,7 +480,7 @@ def test_a_class_that_no_list_can_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"^fix_list cannot name the class ' a', which has spaces around it: rename it$"
     ):
-        check(config_of(root, tmp_path), fix_list=tmp_path / "mended.csv")
+        check_data(config_of(root, tmp_path), fix_list=tmp_path / "mended.csv")
 
 
 def test_odd_names_break_neither_table_nor_list(tmp_path: Path) -> None:
@@ -454,7 +490,7 @@ def test_odd_names_break_neither_table_nor_list(tmp_path: Path) -> None:
         scene(9000 + number).save(root / "train" / "a" / name)
         (root / "test" / "a" / name).write_bytes(b"nothing")
     config = config_of(root, tmp_path)
-    done = check(config, fix_list=tmp_path / "mended.csv")
+    done = check_data(config, fix_list=tmp_path / "mended.csv")
     assert len(done.out.read_text(encoding="utf-8").splitlines()) == 1 + len(odd)
     assert all(line.isprintable() for line in done.out.read_text(encoding="utf-8").splitlines())
     assert sorted(row["path"] for row in rows_of(done.out)) == sorted(
@@ -471,7 +507,7 @@ def test_odd_names_break_neither_table_nor_list(tmp_path: Path) -> None:
     text = table(done, config)
     assert all(line.isprintable() for line in text.split("\n"))
     assert "6 x unreadable, 1 x name that is no UTF-8" in text
-    again = check(config_of(tmp_path / "mended.csv", tmp_path))
+    again = check_data(config_of(tmp_path / "mended.csv", tmp_path))
     assert again.is_fit
     assert len(again.checked.items) == 10 + len(odd) - 1
 
@@ -483,7 +519,7 @@ def test_the_table_is_narrow_and_counts_right(tmp_path: Path) -> None:
     for name in names:
         Image.open(root / "test" / name / "0.png").save(root / "train" / name / f"{'copy' * 20}.png")
     config = config_of(root, tmp_path)
-    lines = table(check(config), config).splitlines()
+    lines = table(check_data(config), config).splitlines()
     assert max(len(line) for line in lines if not line.startswith("Findings: ")) <= 100
     cells = [line.split() for line in lines]
     assert ["all", "52", "26"] in cells
