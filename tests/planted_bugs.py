@@ -2272,6 +2272,63 @@ BUGS = (
         "test_layer_report.py::test_the_classical_picture_stands_beside_what_was_measured",
         "the product of all constants is that of one layer",
     ),
+    # images looked at before training
+    Bug(
+        "too few blocks of a hash",
+        "lookalikes",
+        "BLOCKS = MOST_BITS + EQUAL",
+        "BLOCKS = MOST_BITS + EQUAL - 1",
+        "test_check_data.py::test_the_index_finds_every_pair_that_comparing_all_finds",
+        "copies whose differing bits are spread are not found",
+    ),
+    Bug(
+        "bits against the mean of all frequencies",
+        "lookalikes",
+        "np.median(coefficients[1:])",
+        "np.mean(coefficients)",
+        "test_check_data.py::test_the_hash_is_the_low_frequencies_of_a_dct",
+        "the mean is that of the brightness, so that nearly all bits are 0 and unlike pictures look alike",
+    ),
+    Bug(
+        "one stands for its duplicates in all splits",
+        "scanning",
+        "(ids[1:] != ids[:-1]) | (side[1:] != side[:-1])",
+        "ids[1:] != ids[:-1]",
+        "test_check_data.py::test_a_near_duplicate_of_a_duplicate_is_told_on_both_sides",
+        "a near duplicate of a test image is taken for one within training",
+    ),
+    Bug(
+        "the test copy of a duplicate is named",
+        "findings",
+        "np.lexsort((places, -sides[places], found.ids[places]))",
+        "np.lexsort((places, sides[places], found.ids[places]))",
+        "test_check_data.py::test_planted_faults_are_found_and_nothing_else",
+        "test images leave the mended list, and training images stay",
+    ),
+    Bug(
+        "conflicting labels stay in the mended list",
+        "findings",
+        'LEFT_OUT = ("unreadable", "duplicate across splits", "label conflict")',
+        'LEFT_OUT = ("unreadable", "duplicate across splits")',
+        "test_check_data.py::test_what_is_left_loads_and_is_clean",
+        "a head is trained to say two things of one picture",
+    ),
+    Bug(
+        "copies count as different pictures",
+        "findings",
+        "np.bincount(labels[is_new], minlength=classes)",
+        "np.bincount(labels, minlength=classes)",
+        "test_check_data.py::test_a_validation_split_takes_the_place_of_folds",
+        "a class of one picture passes the check, and training refuses it",
+    ),
+    Bug(
+        "a check that found problems ends like one that found none",
+        "commands",
+        "return 0 if check.is_fit else FOUND",
+        "return 0",
+        "test_check_data.py::test_exit_codes_and_verdicts",
+        "a script trains on images that are not fit for it",
+    ),
 )
 
 

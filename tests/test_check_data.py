@@ -242,6 +242,18 @@ def test_the_reason_split_and_class_of_a_bad_image_are_told(tmp_path: Path) -> N
     assert list(row.values()) == ["unreadable", "problem", "test", "b", "test/b/page.jpg", "", str(reason.value)]
 
 
+def test_a_near_duplicate_of_a_duplicate_is_told_on_both_sides(tmp_path: Path) -> None:
+    root = fill(tmp_path / "set", {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
+    picture = Image.open(root / "train" / "a" / "0.png")
+    picture.save(root / "test" / "a" / "same.png")
+    picture.resize((240, 180)).save(root / "train" / "a" / "large.png")
+    assert found_in(root, tmp_path) == [
+        ("duplicate across splits", "train/a/0.png", "test/a/same.png"),
+        ("near duplicate across splits", "train/a/large.png", "test/a/same.png"),
+        ("near duplicate within a split", "train/a/0.png", "train/a/large.png"),
+    ]
+
+
 def test_a_rare_format_is_told_and_a_common_kind_once(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", {"train/a": 40, "train/b": 3, "test/a": 20, "test/b": 2})
     for path in root.rglob("*.png"):
@@ -254,8 +266,10 @@ def test_a_validation_split_takes_the_place_of_folds(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", {"train/a": 1, "train/b": 3, "val/a": 1, "val/b": 1, "test/a": 1, "test/b": 1})
     assert found_in(root, tmp_path, folds=5) == []
     (root / "val").rename(root / "left out")
+    Image.open(root / "train" / "a" / "0.png").save(root / "train" / "a" / "copy.bmp")
     kinds = [kind for kind, *_ in found_in(root, tmp_path, folds=5)]
-    assert kinds == ["too few to train", "too few to train", "fewer than head.folds"]  # a, all, b
+    # a, all, b; two files of one picture are one
+    assert kinds == ["too few to train", "too few to train", "fewer than head.folds", "duplicate within a split"]
 
 
 def test_of_further_test_sets_their_own_copy_gives_way(tmp_path: Path) -> None:
