@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from blurtrain.backbones import FrozenBackbone
     from blurtrain.batches import ImageDataModule
     from blurtrain.blur import blur
+    from blurtrain.checking import check_data
     from blurtrain.classifier import BlurClassifier, ImageBatch
     from blurtrain.deployed import load
     from blurtrain.experiment import compare, compare_runs, evidence, recommend, train
@@ -40,6 +41,7 @@ __all__ = [
     "KernelBlur",
     "__version__",
     "blur",
+    "check_data",
     "compare",
     "compare_runs",
     "evidence",
@@ -60,6 +62,7 @@ _LAZY = {
     "ImageDataModule": "batches",
     "KernelBlur": "transforms",
     "blur": "blur",
+    "check_data": "checking",
     "compare": "experiment",
     "compare_runs": "experiment",
     "evidence": "experiment",

@@ -164,6 +164,16 @@ def outputs(name: str) -> tuple[str, ...]:
     return tuple(categories)
 
 
+def geometry(config: BackboneConfig) -> Geometry:
+    """How images are brought to the network's size; no weights are read.
+
+    Raises:
+        BackboneError: If the network or the kind of its weights is not known.
+    """
+    _, preprocessing = _source(config)
+    return preprocessing.geometry
+
+
 def _source(config: BackboneConfig) -> tuple[Source, Preprocessing]:
     """Where a network comes from, and how the config wants images prepared for it."""
     source = _source_of(config)

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, 2 for what the user can mend, 130 when interrupted.
+        The exit code: 0, 1 where check-data found a problem, 2 for what the user can mend, 130 when interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if words[0] not in COMMANDS:
             raise ConfigError(f"command {words[0]!r} is not known: {suggest(words[0], list(COMMANDS))}")
-        _RUN[words[0]](words[1:])
+        return _RUN[words[0]](words[1:]) or 0
     except BlurtrainError as error:
         return _refused(str(error))
     except KeyboardInterrupt:
@@ -50,7 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         place = f"{error.filename} cannot be used ({error.strerror})"
         return _refused(f"{place}: mend its permissions, or give another place")
-    return 0
 
 
 def _refused(sentence: str) -> int:
@@ -80,7 +79,7 @@ def _overview() -> str:
     )
 
 
-_RUN: dict[str, Callable[[Sequence[str]], None]] = {
+_RUN: dict[str, Callable[[Sequence[str]], int | None]] = {
     "train": commands.train,
     "compare": commands.compare,
     "evidence": commands.evidence,
@@ -90,6 +89,7 @@ _RUN: dict[str, Callable[[Sequence[str]], None]] = {
     "predict": tools.predict,
     "export": tools.export,
     "preview": commands.preview,
+    "check-data": commands.check_data,
     "backbones": tools.backbones,
     "cache": tools.cache,
     "pretrain": tools.pretrain,

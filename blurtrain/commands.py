@@ -7,6 +7,8 @@ from blurtrain.config import BlurGrid
 from blurtrain.errors import ConfigError
 from blurtrain.parsers import DRY_RUN, config_of, config_parser
 
+FOUND = 1  # exit code of a check that found what stands in the way
+
 
 def train(words: Sequence[str]) -> None:
     """``blurtrain train``."""
@@ -144,6 +146,24 @@ def preview(words: Sequence[str]) -> None:
 
     path, drawn = previews.made(config, parsed.images, parsed.out)
     print(f"{drawn.summary}: {path}")
+
+
+def check_data(words: Sequence[str]) -> int:
+    """``blurtrain check-data``: 1 where something stands in the way of training, else 0."""
+    parser = config_parser("check-data")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="a .csv file of all findings; runs/check-NAME.csv by default"
+    )
+    parser.add_argument(
+        "--fix_list", type=Path, metavar="FILE", help="a .csv file that becomes a list of images without the bad ones"
+    )
+    parsed = parser.parse_words(words)
+    config = config_of(parser, parsed)
+    from blurtrain import check_report, checking
+
+    check = checking.check_data(config, parsed.out, parsed.fix_list)
+    print(check_report.table(check, config))
+    return 0 if check.is_fit else FOUND
 
 
 def _print_skipped(folders: Sequence[Path]) -> None:

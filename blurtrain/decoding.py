@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from blurtrain.errors import DataError
 
@@ -13,6 +13,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 MAX_PIXELS = 89_478_485  # Pillow's own line for a decompression bomb: 256 MiB of RGB
 REDUCED = "blurtrain scale"  # in the info of an image that was decoded to a part of its size
+KINDS = ("grey", "16-bit", "CMYK", "palette", "alpha", "EXIF-turned", "several frames")  # worth a look among others
 DECODER_VERSION = 2  # raise it when the same file would decode to other pixels
 
 
@@ -49,6 +50,24 @@ def decode(data: bytes, scale: int = 1) -> Image.Image:
         raise DataError(f"cannot be decoded ({error})") from error
 
 
+def traits(image: Image.Image) -> tuple[str, tuple[str, ...]]:
+    """Format of an image that was opened and not decoded yet, and which of `KINDS` it is.
+
+    Of a PNG only an EXIF tag before the pixels counts: Pillow would decode them to look behind.
+    """
+    exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+    found = {
+        "grey": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
+        "16-bit": image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())),
+        "CMYK": image.mode == "CMYK",
+        "palette": image.mode in ("P", "PA"),
+        "alpha": image.has_transparency_data,
+        "EXIF-turned": exif.get(ExifTags.Base.Orientation, 1) in range(2, 9),
+        "several frames": getattr(image, "is_animated", False),
+    }
+    return str(image.format), tuple(kind for kind in KINDS if found[kind])
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise DataError("has floating-point pixels, whose white is unknown: save it with 8 or 16 bit")
@@ -74,19 +93,27 @@ class Geometry:
     crop: int
     interpolation: str = "BILINEAR"
 
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height before the crop.
+
+        Raises:
+            DataError: As `apply`.
+        """
+        if min(width, height) == self.resize:
+            return width, height
+        shorter, longer = self.resize, int(self.resize * max(width, height) / min(width, height))
+        if shorter * longer > MAX_PIXELS:
+            raise DataError(f"is {width} x {height} px, too elongated to be resized to {self.resize} px")
+        return (shorter, longer) if width <= height else (longer, shorter)
+
     def apply(self, image: Image.Image) -> UInt8[np.ndarray, "3 crop crop"]:
         """Resize and crop as torchvision's presets do on PIL images.
 
         Raises:
             DataError: If the image is so elongated that resizing its shorter side would not fit in memory.
         """
-        width, height = image.size
-        if min(width, height) != self.resize:
-            shorter, longer = self.resize, int(self.resize * max(width, height) / min(width, height))
-            if shorter * longer > MAX_PIXELS:
-                raise DataError(f"is {width} x {height} px, too elongated to be resized to {self.resize} px")
-            size = (shorter, longer) if width <= height else (longer, shorter)
-            image = image.resize(size, Image.Resampling[self.interpolation])
+        if min(image.size) != self.resize:
+            image = image.resize(self.resized(*image.size), Image.Resampling[self.interpolation])
         square = _centre_crop(np.asarray(image), self.crop)
         return np.ascontiguousarray(square.transpose(2, 0, 1))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from blurtrain.config import EMBEDDED
 from blurtrain.errors import DataError
-from blurtrain.folders import folders_in, image_files, is_folder, text_of, why_not
+from blurtrain.folders import folders_in, image_files, images_below, is_folder, text_of, why_not
 from blurtrain.options import suggest
 from blurtrain.sources import SPLITS, FileSource, Item
 
@@ -18,13 +18,14 @@ class FolderSource(FileSource):
         root: The folder.
         trained: Whether a head is to be trained on it. Else all images are test images, or of split folders those of
             the test split alone, and one class is enough.
+        lenient: Whether a class may lack images; `empty` then has its folders without any.
 
     Raises:
         DataError: If a folder is missing or cannot be read, a class is empty, or a class is absent from the training
             split.
     """
 
-    def __init__(self, root: Path, *, trained: bool = True) -> None:
+    def __init__(self, root: Path, *, trained: bool = True, lenient: bool = False) -> None:
         super().__init__()
         self.root = root
         if not is_folder(root):
@@ -43,15 +44,14 @@ class FolderSource(FileSource):
         places: dict[Path, str | None] = {**splits} if splits else {root: None if trained else "test"}
         if not trained:
             places = {place: split for place, split in places.items() if split == "test"}
-        found = [
-            (split, folder, path)
-            for place, split in places.items()
-            for folder in folders_in(place)
-            for path in image_files(folder, self.notes)
-        ]
+        folders = [(split, folder) for place, split in places.items() for folder in folders_in(place)]
+        files = images_below if lenient else image_files
+        found = [(split, folder, path) for split, folder in folders for path in files(folder, self.notes)]
+        filled = {folder for _, folder, _ in found}
+        self.empty = [(split, folder) for split, folder in folders if folder not in filled]
         if splits:
             self._require_splits(("train", "test") if trained else ("test",), found)
-        names = sorted({folder.name for _, folder, _ in found})
+        names = sorted({folder.name for _, folder in folders})
         self.classes = tuple(map(text_of, names))
         needed = 2 if trained else 1
         if len(self.classes) < needed:
@@ -59,7 +59,7 @@ class FolderSource(FileSource):
                 f"{root} has images of {len(self.classes)} class(es), and at least {needed} are needed: give "
                 "ROOT/train/CLASS and ROOT/test/CLASS, or ROOT/CLASS"
             )
-        if trained:
+        if trained and not lenient:
             self._require_trained_classes(found)
         label = {name: i for i, name in enumerate(names)}
         self.items = [Item(text_of(path.relative_to(root)), label[folder.name], split) for split, folder, path in found]

@@ -29,12 +29,13 @@ class HubSource(StoredSource):
         root: ``hf:NAME``, or ``hf:FILES`` with a pattern of parquet files.
         download: Whether what is not there yet may be downloaded.
         trained: Whether a head is to be trained on them.
+        lenient: Whether a class may lack training images.
 
     Raises:
         DataError: If the library is not installed, the data set cannot be had, or has no images or labels.
     """
 
-    def __init__(self, root: str, *, download: bool = True, trained: bool = True) -> None:
+    def __init__(self, root: str, *, download: bool = True, trained: bool = True, lenient: bool = False) -> None:
         super().__init__()
         parts = self._splits(root, download=download, trained=trained)
         image, label = _columns(root, next(iter(parts.values())).features)
@@ -55,7 +56,7 @@ class HubSource(StoredSource):
             [split for split, *_ in found],
             named or None,
         )
-        self.classes, self.items, rows = choose(root, listing, trained=trained)
+        self.classes, self.items, rows = choose(root, listing, trained=trained, lenient=lenient)
         self._image = image
         self._places = [found[row][:2] for row in rows]
         self._sizes = [described[split][1][row] for split, row in self._places]

@@ -41,7 +41,7 @@ class Chosen(NamedTuple):
     rows: list[int]
 
 
-def choose(root: str, listing: Listing, *, trained: bool) -> Chosen:
+def choose(root: str, listing: Listing, *, trained: bool, lenient: bool = False) -> Chosen:
     """Number the classes and choose the images.
 
     Args:
@@ -49,6 +49,7 @@ def choose(root: str, listing: Listing, *, trained: bool) -> Chosen:
         listing: The images.
         trained: Whether a head is to be trained on them. Else all images are test images, or where splits are given
             those of the test split alone, and one class is enough.
+        lenient: Whether a class may lack training images.
 
     Raises:
         DataError: If a split or a class has no images that it needs.
@@ -62,7 +63,7 @@ def choose(root: str, listing: Listing, *, trained: bool) -> Chosen:
     needed = 2 if trained else 1
     if len(classes) < needed:
         raise DataError(f"{root} has images of {len(classes)} class(es), and at least {needed} are needed: list more")
-    if trained and given:
+    if trained and given and not lenient:
         fitted = {labels[row] for row in rows if splits[row] == "train"}
         for row in rows:
             if labels[row] not in fitted:

@@ -38,18 +38,21 @@ class ManifestSource(FileSource):
     Args:
         table: The file. Relative paths begin at its folder.
         trained: Whether a head is to be trained on them.
+        lenient: Whether a class may lack training images.
 
     Raises:
         DataError: If the table cannot be read, a column is missing, or a row says what it must not.
     """
 
-    def __init__(self, table: Path, *, trained: bool = True) -> None:
+    def __init__(self, table: Path, *, trained: bool = True, lenient: bool = False) -> None:
         super().__init__()
         self._table = table
         rows = _checked(table)
         names, labels = [row.path for row in rows], [row.label for row in rows]
         splits = [None if row.split is None else SPLITS[row.split.lower()] for row in rows]
-        self.classes, self.items, chosen = choose(str(table), Listing(names, labels, splits), trained=trained)
+        self.classes, self.items, chosen = choose(
+            str(table), Listing(names, labels, splits), trained=trained, lenient=lenient
+        )
         self._rows = array("q", [rows[place].number for place in chosen])
         self._paths = [table.parent / rows[place].path for place in chosen]
 

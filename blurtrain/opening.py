@@ -15,7 +15,9 @@ from blurtrain.sources import GlyphSource, Joined, LetterSource, Source
 from blurtrain.torchvision_sets import TorchvisionSource
 
 
-def open_source(config: DataConfig, extra_tests: Mapping[str, str] | None = None, *, trained: bool = True) -> Source:
+def open_source(
+    config: DataConfig, extra_tests: Mapping[str, str] | None = None, *, trained: bool = True, lenient: bool = False
+) -> Source:
     """The source that a config names, with further folders to test on behind it.
 
     Args:
@@ -23,16 +25,17 @@ def open_source(config: DataConfig, extra_tests: Mapping[str, str] | None = None
         extra_tests: Folders of further test sets by name.
         trained: Whether a head is to be trained on it; else it holds test images alone, and the embedded ones are
             letters, which the embedded network knows already.
+        lenient: Whether a class may lack images, which is not for training but for a check that tells all of them.
 
     Raises:
         DataError: As the sources.
     """
-    source = _source(config, trained=trained)
+    source = _source(config, trained=trained, lenient=lenient)
     further = [ExtraSource(name, Path(folder), source.classes) for name, folder in (extra_tests or {}).items()]
     return Joined((source, *further)) if further else source
 
 
-def _source(config: DataConfig, *, trained: bool) -> Source:
+def _source(config: DataConfig, *, trained: bool, lenient: bool) -> Source:
     drawn, root = config.glyphs, Path(config.root)
     match kind_of(config.root):
         case "embedded" if trained:
@@ -40,16 +43,17 @@ def _source(config: DataConfig, *, trained: bool) -> Source:
         case "embedded":
             return LetterSource(drawn.test, drawn.seed)
         case "manifest" if not is_folder(root):
-            return ManifestSource(root, trained=trained)
+            return ManifestSource(root, trained=trained, lenient=lenient)
         case "shards" if not is_folder(root):
-            return ShardSource(config.root, Path(config.folder), download=config.download, trained=trained)
+            folder = Path(config.folder)
+            return ShardSource(config.root, folder, download=config.download, trained=trained, lenient=lenient)
         case "torchvision":
             return TorchvisionSource(config.root, Path(config.folder), download=config.download, trained=trained)
         case "hub":
-            return HubSource(config.root, download=config.download, trained=trained)
+            return HubSource(config.root, download=config.download, trained=trained, lenient=lenient)
         case _:
             _refuse_shards(root)
-            return FolderSource(root, trained=trained)
+            return FolderSource(root, trained=trained, lenient=lenient)
 
 
 def _refuse_shards(root: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 from jaxtyping import Int32, Int64
+from PIL import Image
 
 from blurtrain.cores import cores
 from blurtrain.decoding import DECODER_VERSION, REDUCED, Geometry
@@ -42,7 +43,7 @@ def keys_of(source: Source, bad: Bad) -> Ids:
     """What each item is before decoding, read by several threads; nothing where it is bad."""
     keys = np.zeros(len(source.items), ID)
     with ThreadPoolExecutor(cores()) as pool:
-        for chunk in _chunks(np.arange(len(keys)), KEYS_AT_ONCE):
+        for chunk in chunks(np.arange(len(keys)), KEYS_AT_ONCE):
             for index, key in zip(chunk.tolist(), pool.map(lambda i: _key(source, i), chunk.tolist()), strict=True):
                 if isinstance(key, str):
                     bad[index] = key
@@ -100,7 +101,7 @@ def _decoded(
     ):
         # Too large images are refused by `decode`, and odd ones that still decode are no news to the user.
         warnings.filterwarnings("ignore", module="PIL")
-        for chunk in _chunks(wanted, piece):
+        for chunk in chunks(wanted, piece):
             rows = []
             try:
                 for row in pool.map(lambda index: _row(source, index, geometry), chunk.tolist()):
@@ -124,13 +125,24 @@ def _row(source: Source, index: int, geometry: Geometry) -> _Row | str:
         pixels = geometry.apply(image)
     except (DataError, OSError) as error:
         return why(error)
+    return pixels, np.frombuffer(content_name(image), np.uint8), native_size(image)
+
+
+def native_size(image: Image.Image) -> Int32[np.ndarray, "2"]:
+    """Width and height of what was decoded, in pixels of its file."""
+    scale: int = image.info.get(REDUCED, 1)
+    return scale * np.array(image.size, np.int32)
+
+
+def content_name(image: Image.Image) -> bytes:
+    """The name by content of a decoded image, which exact duplicates share."""
     scale = image.info.get(REDUCED, 1)
     content = hashlib.sha256(f"{image.width}x{image.height}{f' 1/{scale}' if scale > 1 else ''}".encode())
     content.update(image.tobytes())
-    name = np.frombuffer(row_id(content.hexdigest()), np.uint8)
-    return pixels, name, np.array(image.size, np.int32) * scale
+    return row_id(content.hexdigest())
 
 
-def _chunks(values: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def chunks(values: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """The values in pieces of at most so many."""
     for start in range(0, len(values), size):
         yield values[start : start + size]

@@ -22,7 +22,7 @@ from PIL import Image
 from blurtrain.cores import cores
 from blurtrain.decoding import FORMATS, Geometry, decode
 from blurtrain.files import sha256
-from blurtrain.sources import Header, Item, Source
+from blurtrain.sources import Header, Item, Source, Traits
 
 LEFT = 3  # times the wanted pixels, in each direction: the difference stays far below one grey level
 LEAST = 96  # px: for smaller networks the difference may exceed one grey level
@@ -68,6 +68,10 @@ class Reduced:
     def header(self, index: int) -> Header | None:
         """What the whole has for it."""
         return self.whole.header(index)
+
+    def traits(self, index: int) -> Traits | None:
+        """What the whole has for it."""
+        return self.whole.traits(index)
 
 
 def reduced(source: Source, geometry: Geometry) -> Source:

@@ -33,12 +33,15 @@ class ShardSource(StoredSource):
         folder: Where shards are downloaded to.
         download: Whether those that are not there yet are.
         trained: Whether a head is to be trained on them.
+        lenient: Whether a class may lack training images.
 
     Raises:
         DataError: If the pattern is none, or a shard cannot be had or read.
     """
 
-    def __init__(self, pattern: str, folder: Path, *, download: bool = True, trained: bool = True) -> None:
+    def __init__(
+        self, pattern: str, folder: Path, *, download: bool = True, trained: bool = True, lenient: bool = False
+    ) -> None:
         super().__init__()
         names = expand(pattern)
         self._shards = _fetched(names, folder, download=download) if URL.match(pattern) else list(map(Path, names))
@@ -55,7 +58,7 @@ class ShardSource(StoredSource):
             [sample.label for _, sample in found],
             [splits[place] for place, _ in found],
         )
-        self.classes, self.items, rows = choose(pattern, listing, trained=trained)
+        self.classes, self.items, rows = choose(pattern, listing, trained=trained, lenient=lenient)
         self._places = [found[row] for row in rows]
 
     def _size(self, index: int) -> int:

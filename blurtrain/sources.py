@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from PIL import Image
 
 from blurtrain import glyphs
-from blurtrain.decoding import FORMATS, decode
+from blurtrain.decoding import FORMATS, decode, traits
 from blurtrain.errors import DataError
 from blurtrain.files import sha256
 
@@ -23,6 +23,7 @@ SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validat
 
 
 Header = tuple[str, int, int]  # format, width and height
+Traits = tuple[str, tuple[str, ...]]  # format, and which of `decoding.KINDS` it is
 File = io.BufferedReader | io.BytesIO  # what an image's bytes are read from
 
 
@@ -70,6 +71,9 @@ class Source(Protocol):
     def header(self, index: int) -> Header | None:
         """What a file says of itself before it is decoded; nothing where it says nothing."""
 
+    def traits(self, index: int) -> Traits | None:
+        """What else it says; nothing where it says nothing."""
+
 
 class DrawnSource:
     """Drawings of characters; a font is a statistical group.
@@ -104,6 +108,10 @@ class DrawnSource:
         return Image.fromarray(glyphs.draw(self._glyphs[index]))
 
     def header(self, index: int) -> Header | None:  # noqa: ARG002 - it is no file
+        """Nothing."""
+        return None
+
+    def traits(self, index: int) -> Traits | None:  # noqa: ARG002
         """Nothing."""
         return None
 
@@ -167,6 +175,10 @@ class Part:
         """What the whole has for it."""
         return self.whole.header(self.indices[index])
 
+    def traits(self, index: int) -> Traits | None:
+        """What the whole has for it."""
+        return self.whole.traits(self.indices[index])
+
 
 class StoredSource(ABC):
     """Images that lie in files; what is wrong with a single one shows when it is read."""
@@ -207,6 +219,14 @@ class StoredSource(ABC):
         except Exception:  # damaged bytes make Pillow raise many things
             return None
 
+    def traits(self, index: int) -> Traits | None:
+        """Format and kinds; nothing for what is no image, which shows when it is decoded."""
+        try:
+            with self._open(index) as file, Image.open(file, formats=FORMATS) as image:
+                return traits(image)
+        except Exception:  # as above
+            return None
+
 
 class FileSource(StoredSource):
     """Images that are files of their own."""
@@ -214,6 +234,11 @@ class FileSource(StoredSource):
     def __init__(self) -> None:
         super().__init__()
         self._paths: Sequence[Path] = []
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """Of all images; none where they are held in memory."""
+        return self._paths
 
     def _size(self, index: int) -> int:
         try:
@@ -293,6 +318,11 @@ class Joined:
         """What its part has for it."""
         part, place = self._at(index)
         return part.header(place)
+
+    def traits(self, index: int) -> Traits | None:
+        """What its part has for it."""
+        part, place = self._at(index)
+        return part.traits(place)
 
 
 def why(error: DataError | OSError) -> str:

@@ -81,6 +81,7 @@ LADDER = [
     *("deployed", "sharpness", "predictions", "model_card", "exporting"),
     *("layer_tables", "layer_words", "layer_gaps", "layer_report", "layer_pictures"),
     *("anatomy", "dissection", "needs", "forecast", "experiment", "layers", "previews", "pretrain"),
+    *("lookalikes", "scanning", "findings", "checking", "check_report"),
     *("commands", "tools", "cli"),
 ]
 OUTSIDE = ["__init__", "__main__"]  # names for users: they stand on top

@@ -1,0 +1,149 @@
+"""Near duplicates: images that look the same although their pixels differ, found without comparing all pairs.
+
+Each image has a hash of 64 bits (DCT pHash: Zauner, "Implementation and benchmarking of perceptual image hash
+functions", 2010). Two hashes that differ in few bits make a candidate; it is a near duplicate if the two pictures,
+made small, also correlate. The hash finds copies among millions of images; the correlation, which is too large to be
+kept for all, tells copies from pictures that merely have the same layout.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations, pairwise
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64, UInt8, UInt64
+from PIL import Image
+
+SIDE = 32  # px of the small picture, as Zauner has it
+LOW = 8  # frequencies in each direction: 8 x 8 = 64 bits
+MOST_BITS = 6  # that may differ: measured in docs/data.md
+LEAST_CORRELATION = 0.95  # of the small pictures: measured there, too
+FLAT = 1.0  # grey levels, standard deviation of the small picture: below it there is nothing to recognise
+EQUAL = 3  # blocks of bits by which candidates are found
+BLOCKS = MOST_BITS + EQUAL  # so that so many stay equal wherever the differing bits are
+
+Small = UInt8[np.ndarray, "32 32"]
+Hashes = UInt64[np.ndarray, " images"]
+Pairs = Int64[np.ndarray, "pairs 2"]
+
+
+class Print(NamedTuple):
+    """What is kept of an image to recognise it.
+
+    Args:
+        hash: 64 bits.
+        is_flat: Whether there is too little to be seen for the hash to mean anything.
+    """
+
+    hash: int
+    is_flat: bool
+
+
+def small(image: Image.Image) -> Small:
+    """The picture in grey at 32 x 32 px, whatever its shape."""
+    return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+
+
+def print_of(image: Image.Image) -> Print:
+    """Its 64 lowest frequencies, each 1 where it exceeds the median of all but the mean."""
+    grey = small(image).astype(np.float64)
+    coefficients = (_COSINES @ grey @ _COSINES.T).ravel()
+    bits = coefficients > np.median(coefficients[1:])
+    return Print(int.from_bytes(np.packbits(bits).tobytes(), "big"), bool(grey.std() < FLAT))
+
+
+def _cosines() -> Float64[np.ndarray, "low side"]:
+    """The first rows of the orthonormal DCT-II."""
+    frequency, place = np.mgrid[:LOW, :SIDE]
+    rows = np.cos(np.pi * frequency * (2 * place + 1) / (2 * SIDE)) * np.sqrt(2 / SIDE)
+    rows[0] /= np.sqrt(2)
+    return np.asarray(rows)
+
+
+_COSINES = _cosines()
+
+
+def near_pairs(hashes: Hashes) -> Pairs:
+    """All pairs of distinct hashes that differ in at most `MOST_BITS` bits, each once.
+
+    The bits are cut into `BLOCKS` blocks. However so few differing bits lie, they leave `EQUAL` blocks equal, so it is
+    enough to compare those that share that many, for every choice of them: they stand next to each other when sorted
+    by these blocks. The three blocks have at least 21 bits, so that few of a million hashes share them by chance.
+
+    Args:
+        hashes: All different.
+
+    Returns:
+        Places in `hashes`, the lower first, in order.
+    """
+    masks = _masks()
+    found = [np.empty((0, 2), np.int64)]
+    for chosen in combinations(range(BLOCKS), EQUAL):
+        keys = hashes & np.bitwise_or.reduce(masks[list(chosen)])
+        order = np.argsort(keys, kind="stable")
+        keys, ordered = keys[order], hashes[order]
+        left, step = np.arange(len(hashes)), 1
+        while True:
+            left = left[: np.searchsorted(left, len(hashes) - step)]
+            left = left[keys[left] == keys[left + step]]
+            if len(left) == 0:
+                break
+            differing = ordered[left] ^ ordered[left + step]
+            is_near = np.bitwise_count(differing) <= MOST_BITS
+            near, differing = left[is_near], differing[is_near]
+            near = near[_are_first(differing, masks, chosen)]
+            found.append(np.sort(np.stack([order[near], order[near + step]], axis=1), axis=1))
+            step += 1
+    pairs = np.concatenate(found)
+    return np.asarray(pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))])
+
+
+def _masks() -> UInt64[np.ndarray, " blocks"]:
+    cuts = [64 * block // BLOCKS for block in range(BLOCKS + 1)]
+    return np.array([2**stop - 2**start for start, stop in pairwise(cuts)], np.uint64)
+
+
+def _are_first(
+    differing: UInt64[np.ndarray, " pairs"], masks: UInt64[np.ndarray, " blocks"], chosen: tuple[int, ...]
+) -> Bool[np.ndarray, " pairs"]:
+    """Whether the chosen blocks are the first ones that a pair shares, so that each pair is told once."""
+    return np.asarray(((differing[:, None] & masks[: chosen[-1] + 1]) == 0).sum(axis=1) == EQUAL)
+
+
+class Candidates:
+    """Pairs of images whose hashes are near, in groups of equal hashes so that many alike take little memory.
+
+    Args:
+        hashes: Of images.
+    """
+
+    def __init__(self, hashes: Hashes) -> None:
+        values, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+        self._members = np.argsort(inverse, kind="stable")
+        self._stops = np.cumsum(counts)
+        self._counts = counts
+        self._pairs = near_pairs(values)
+
+    def __len__(self) -> int:
+        within = (self._counts * (self._counts - 1) // 2).sum()
+        return int(within + self._counts[self._pairs].prod(axis=1).sum())
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for value in np.flatnonzero(self._counts > 1).tolist():
+            yield from combinations(self._group(value), 2)
+        for one, other in self._pairs.tolist():
+            for left in self._group(one):
+                for right in self._group(other):
+                    yield left, right
+
+    def _group(self, value: int) -> list[int]:
+        stop = self._stops[value]
+        members: list[int] = self._members[stop - self._counts[value] : stop].tolist()
+        return members
+
+
+def correlation(one: Small, other: Small) -> float:
+    """Of two small pictures, which brightness and contrast leave as it is: from -1 to 1; 0 where one is uniform."""
+    left, right = (grey.astype(np.float64) - grey.mean() for grey in (one, other))
+    norms = float(np.linalg.norm(left) * np.linalg.norm(right))
+    return float((left * right).sum()) / norms if norms else 0.0
