@@ -847,9 +847,8 @@ BUGS = (
     Bug(
         "resized after the blur",
         "features",
-        "engine(images.read_pixels(positions), view)",
-        "engine(images.read_pixels(positions), "
-        "Blur(view.family, view.strength / images.native_scale, view.angle, view.border, view.file))",
+        "        return pixels, view\n",
+        "        return pixels, Blur(view.family, view.strength / images.native_scale, view.angle, view.border, view.file)\n",
         "test_features.py::test_features_are_those_of_a_direct_computation",
         "a strength is in pixels of the files, another blur for every image size",
     ),
