@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
+from blurtrain import copies
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.batchnorm import State, applied, layers, state_of
 from blurtrain.blur import blur_pixels
 from blurtrain.config import in_file_names
 from blurtrain.errors import BackboneError
-from blurtrain.features import decoder, libraries, made_as, shown
+from blurtrain.features import decoder, libraries, made_as
 from blurtrain.files import sha256
 from blurtrain.images import ImageSet
 from blurtrain.locks import held
@@ -85,8 +86,12 @@ def _seen(
     images: ImageSet, views: Sequence[TrainView], parts: Sequence[Part]
 ) -> Iterator[Float32[np.ndarray, "_ 3 height width"]]:
     for positions, slots in parts:
-        by_view = [blur_pixels(*shown(images, positions[slots == slot], views[slot])) for slot in np.unique(slots)]
-        yield np.concatenate(by_view)[np.argsort(np.argsort(slots, kind="stable"))]
+        pixels, ids = images.read_pixels(positions), images.ids[positions]
+        seen = np.empty(pixels.shape, np.float32)
+        for slot in np.unique(slots):
+            some = slots == slot
+            seen[some] = blur_pixels(*copies.seen(pixels[some], ids[some], views[slot]))
+        yield seen
 
 
 def adapted(

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from blurtrain import pipelines
+from blurtrain import copies
 from blurtrain.blur import blur_pixels
 from blurtrain.classifier import FoldBatch, ImageBatch
 from blurtrain.images import ImageSet
@@ -65,11 +65,9 @@ class ViewDataset(Dataset[ImageBatch | FoldBatch]):
         self, position: Int64[np.ndarray, "1"], view: TrainView | Transform, epoch: int, index: int
     ) -> Float32[np.ndarray, "3 height width"]:
         pixels = self._images.read_pixels(position)
-        if isinstance(view, Drawn):
-            pixels, view = pipelines.drawn(pixels, self._images.ids[position], view, epoch), CLEAN
-        if isinstance(view, Blur):
-            blurred: np.ndarray = blur_pixels(pixels, view)[0]
-            return blurred
+        if isinstance(view, Blur | Drawn):
+            seen: np.ndarray = blur_pixels(*copies.seen(pixels, self._images.ids[position], view, epoch))[0]
+            return seen
         image = blur_pixels(pixels, CLEAN)[0].transpose(1, 2, 0)  # albumentations has the channels last
         transformed: np.ndarray = apply_seeded(
             view, np.ascontiguousarray(image), seed=self._seed, epoch=epoch, index=index

@@ -109,7 +109,7 @@ def recommend(config: Config, ready: preparation.Prepared) -> Recommendation:
     aims, options = targets(config, side), candidates(config, side)
     if not options:
         raise ConfigError("no slight blur of the families in sweep is allowed: give other families or stronger blurs")
-    _extract(config, ready, (*options, *config.train_views), aims)
+    _extract(config, ready, (*options, *config.train_views[1:]), aims)
     units = _units(ready)
     chooses = _half(ready)
     with progress("trying copies", MOST_COPIES * len(options) + 2, "set") as bar:
@@ -139,7 +139,7 @@ def _extract(config: Config, ready: preparation.Prepared, copies: Sequence[Train
     """Training and validation images alone, in every view that they are fitted or judged in."""
     assert ready.store is not None
     positions = _positions(ready)
-    wanted = dict.fromkeys((*copies, *aims), np.sort(positions))
+    wanted = dict.fromkeys((CLEAN, *copies, *aims), np.sort(positions))
     features.extract(ready.images, wanted, ready.engine, ready.store, config.batch_size)
 
 

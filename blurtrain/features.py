@@ -15,8 +15,9 @@ import PIL
 import scipy
 import torch
 import torchvision
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64
 
+from blurtrain import copies
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.config import in_file_names
 from blurtrain.decoding import DECODER_VERSION
@@ -28,7 +29,7 @@ from blurtrain.kernels import content
 from blurtrain.locks import in_turn
 from blurtrain.progress import Progress, progress, say
 from blurtrain.store import Table
-from blurtrain.views import CLEAN, Blur, Drawn, TrainView
+from blurtrain.views import Drawn, TrainView
 
 IMAGENET_C_VERSION = 1  # the same for ImageNet-C's severities alone
 PIPELINE_VERSION = 1  # the same for what pipelines draw
@@ -243,16 +244,4 @@ def run(
 def _run(
     engine: Engine, images: ImageSet, positions: Positions, view: TrainView
 ) -> Float32[np.ndarray, "batch features"]:
-    return engine(*shown(images, positions, view))
-
-
-def shown(
-    images: ImageSet, positions: Positions, view: TrainView
-) -> tuple[UInt8[np.ndarray, "batch 3 height width"], Blur]:
-    """Pixels of some images, and the blur that they are then seen through."""
-    pixels = images.read_pixels(positions)
-    if isinstance(view, Blur):
-        return pixels, view
-    from blurtrain import pipelines  # imports albumentations, which takes seconds
-
-    return pipelines.drawn(pixels, images.ids[positions], view), CLEAN
+    return engine(*copies.seen(images.read_pixels(positions), images.ids[positions], view))

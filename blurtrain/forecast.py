@@ -21,6 +21,7 @@ from blurtrain import (
     batchnorm,
     choosing,
     controls,
+    copies,
     engines,
     features,
     images,
@@ -238,10 +239,10 @@ def forecast(arms: Sequence[Config], fitted: Sequence[TrainView] | None = None) 
     """
     silence()
     config = arms[-1]
-    preparation.check_pipeline(config)
+    copies.check(config)
     backbone = batchnorm.imported(config)
     geometry = backbone.preprocessing.geometry
-    preparation.check_pipeline(config, geometry.crop)
+    copies.check(config, geometry.crop)
     survey = images.survey(config.data, geometry, config.cache, config.extra_tests)
     start = started()
     decoding, sample = _decode(survey, 1 if config.cache is False else cores())

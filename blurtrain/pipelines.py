@@ -18,7 +18,7 @@ from jaxtyping import Shaped, UInt8
 
 from blurtrain.errors import ConfigError
 from blurtrain.options import suggest
-from blurtrain.transforms import ALBUMENTATIONS, KernelBlur, Transform, apply_drawn
+from blurtrain.transforms import ALBUMENTATIONS, KernelBlur, Transform, apply_drawn, require_albumentations
 from blurtrain.views import Drawn
 
 import albumentations  # isort: skip - after the module that looks at what is installed
@@ -39,11 +39,14 @@ _of_thread = threading.local()  # pipelines hold their generators, and several t
 @lru_cache(maxsize=1)
 def known() -> dict[str, type]:
     """The transforms that a pipeline may name."""
-    own = (BasicTransform, BaseCompose)
+    bases: tuple[Any, ...] = (BasicTransform, BaseCompose)
     exported = {
         name: one
         for name, one in SERIALIZABLE_REGISTRY.items()
-        if getattr(albumentations, name, None) is one and issubclass(one, own) and one not in own
+        if getattr(albumentations, name, None) is one
+        and isinstance(one, type)
+        and issubclass(one, bases)
+        and one not in bases
     }
     return exported | {KernelBlur.get_class_fullname(): KernelBlur}
 
@@ -54,6 +57,7 @@ def check(view: Drawn, side: int | None = None) -> None:
     Raises:
         ConfigError: If it cannot be built, or does not make 8-bit images of the same size of such images.
     """
+    require_albumentations()
     pipeline = build(view.pipeline)
     if side is None:
         return

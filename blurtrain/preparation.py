@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from blurtrain import adaptation, backbones, batchnorm, engines, features, images
+from blurtrain import adaptation, backbones, batchnorm, copies, engines, features, images
 from blurtrain.chatter import silence
 from blurtrain.config import Config
 from blurtrain.files import sha256
@@ -38,30 +38,18 @@ def prepare(config: Config) -> Prepared:
         StoreError: If the store cannot be read or written.
     """
     silence()
-    check_pipeline(config)
+    copies.check(config)
     images.check_source(config.data, config.extra_tests)  # bad folders are told before the backbone is read
     for view in (*config.copy_views, *config.test_views):
         if view.file is not None:
             kernel(view)  # and bad point-spread functions
     backbone = batchnorm.imported(config)
     geometry = backbone.preprocessing.geometry
-    check_pipeline(config, geometry.crop)
+    copies.check(config, geometry.crop)
     loaded = images.load(config.data, geometry, config.cache, config.on_bad_image, config.extra_tests)
     if len(loaded.validation) == 0:
         images.folds(loaded, config.head.folds)  # too few images are told before the backbone runs
     return Prepared(loaded, backbone, backbone.fingerprint(), *_run_by(config, backbone, loaded))
-
-
-def check_pipeline(config: Config, side: int | None = None) -> None:
-    """Check the pipeline of a config that has one, and once the network's input size is known try it, too.
-
-    Raises:
-        ConfigError: If it cannot be used, or another albumentations is installed.
-    """
-    if config.drawn_views:
-        from blurtrain import pipelines  # imports albumentations, which takes seconds
-
-        pipelines.check(config.drawn_views[0], side)
 
 
 def _run_by(

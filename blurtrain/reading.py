@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 from jaxtyping import Int32, Int64
+from PIL import Image
 
 from blurtrain.cores import cores
 from blurtrain.decoding import DECODER_VERSION, REDUCED, Geometry
@@ -124,11 +125,16 @@ def _row(source: Source, index: int, geometry: Geometry) -> _Row | str:
         pixels = geometry.apply(image)
     except (DataError, OSError) as error:
         return why(error)
+    name = np.frombuffer(name_of(image), np.uint8)
+    return pixels, name, np.array(image.size, np.int32) * image.info.get(REDUCED, 1)
+
+
+def name_of(image: Image.Image) -> bytes:
+    """The name by content of a decoded image."""
     scale = image.info.get(REDUCED, 1)
     content = hashlib.sha256(f"{image.width}x{image.height}{f' 1/{scale}' if scale > 1 else ''}".encode())
     content.update(image.tobytes())
-    name = np.frombuffer(row_id(content.hexdigest()), np.uint8)
-    return pixels, name, np.array(image.size, np.int32) * scale
+    return row_id(content.hexdigest())
 
 
 def _chunks(values: np.ndarray, size: int) -> Iterator[np.ndarray]:

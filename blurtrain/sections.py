@@ -5,7 +5,7 @@ from typing import Any
 
 from blurtrain.grids import is_finite, is_path, require
 from blurtrain.roots import EMBEDDED
-from blurtrain.serialised import read, require_plain
+from blurtrain.serialised import plain, read
 
 
 @dataclass(frozen=True)
@@ -171,10 +171,9 @@ class AugmentConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.pipeline, str):
-            object.__setattr__(self, "pipeline", read(self.pipeline, "augment.pipeline"))
         if self.pipeline is not None:
-            require_plain(self.pipeline, "augment.pipeline")
+            key, given = "augment.pipeline", self.pipeline
+            object.__setattr__(self, "pipeline", plain(read(given, key) if isinstance(given, str) else given, key))
         is_used = self.pipeline is not None or (self.copies, self.seed) == (1, 0)
         require(is_used, "augment.pipeline", "given beside augment.copies and augment.seed", None)
         require(1 <= self.copies <= 100, "augment.copies", "from 1 to 100", self.copies)

@@ -50,22 +50,21 @@ def _yaml(text: str) -> Any:  # noqa: ANN401 - any YAML value
     return yaml.safe_load(text)
 
 
-def require_plain(value: Any, key: str, depth: int = 0) -> None:  # noqa: ANN401 - any value
-    """Check that a value is made of texts, numbers, lists and keys alone, and is not nested without end.
+def plain(value: Any, key: str, depth: int = 0) -> Any:  # noqa: ANN401 - any value
+    """A value made of texts, numbers, lists and keys alone, tuples as lists, as YAML and JSON hold it.
 
     Raises:
-        ConfigError: If it is not.
+        ConfigError: If there is something else in it, or it is nested without end.
     """
     require(depth > 0 or (isinstance(value, dict) and isinstance(value.get("transform"), dict)), key, FORM, value)
     if depth > MOST_DEPTH:
         raise ConfigError(f"{key}: lists and keys lie more than {MOST_DEPTH} deep")
     if isinstance(value, dict):
-        for name, below in value.items():
+        for name in value:
             require(isinstance(name, str), f"a key in {key}", "a text", name)
-            require_plain(below, key, depth + 1)
-    elif isinstance(value, (list, tuple)):
-        for below in value:
-            require_plain(below, key, depth + 1)
-    else:
-        is_number = isinstance(value, (int, float)) and math.isfinite(value)
-        require(value is None or isinstance(value, str) or is_number, f"a value in {key}", "a text or a number", value)
+        return {name: plain(below, key, depth + 1) for name, below in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(below, key, depth + 1) for below in value]
+    is_number = isinstance(value, (int, float)) and math.isfinite(value)
+    require(value is None or isinstance(value, str) or is_number, f"a value in {key}", "a text or a number", value)
+    return value

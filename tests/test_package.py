@@ -47,6 +47,7 @@ LADDER = [
         "blur",
         "transforms",
         "pipelines",
+        "copies",
         "metrics",
         "inference",
         "differences",
