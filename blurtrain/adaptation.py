@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
+from blurtrain import copies
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.batchnorm import State, applied, layers, state_of
 from blurtrain.blur import blur_pixels
@@ -29,12 +30,12 @@ from blurtrain.images import ImageSet
 from blurtrain.locks import held
 from blurtrain.progress import progress, say
 from blurtrain.store import Table, row_id
-from blurtrain.views import Blur
+from blurtrain.views import TrainView
 
 Part = tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]  # positions, and the place of the view of each
 
 
-def batches(images: ImageSet, views: Sequence[Blur], batch_size: int) -> list[Part]:
+def batches(images: ImageSet, views: Sequence[TrainView], batch_size: int) -> list[Part]:
     """All training images in all views.
 
     The order is that of the images' content, so no name, split or number of processes enters. One round after the other
@@ -48,7 +49,7 @@ def batches(images: ImageSet, views: Sequence[Blur], batch_size: int) -> list[Pa
     return list(zip(np.array_split(every, count), np.array_split(slots, count), strict=True))
 
 
-def estimate(backbone: FrozenBackbone, images: ImageSet, views: Sequence[Blur], batch_size: int) -> State:
+def estimate(backbone: FrozenBackbone, images: ImageSet, views: Sequence[TrainView], batch_size: int) -> State:
     """Statistics of the training images in some views: averages over batches.
 
     Args:
@@ -82,18 +83,23 @@ def estimate(backbone: FrozenBackbone, images: ImageSet, views: Sequence[Blur], 
 
 
 def _seen(
-    images: ImageSet, views: Sequence[Blur], parts: Sequence[Part]
+    images: ImageSet, views: Sequence[TrainView], parts: Sequence[Part]
 ) -> Iterator[Float32[np.ndarray, "_ 3 height width"]]:
     for positions, slots in parts:
-        pixels = images.read_pixels(positions)
+        pixels, ids = images.read_pixels(positions), images.ids[positions]
         seen = np.empty(pixels.shape, np.float32)
         for slot in np.unique(slots):
-            seen[slots == slot] = blur_pixels(pixels[slots == slot], views[slot])
+            some = slots == slot
+            seen[some] = blur_pixels(*copies.seen(pixels[some], ids[some], views[slot]))
         yield seen
 
 
 def adapted(
-    backbone: FrozenBackbone, images: ImageSet, views: Sequence[Blur], batch_size: int, cache: Path | Literal[False]
+    backbone: FrozenBackbone,
+    images: ImageSet,
+    views: Sequence[TrainView],
+    batch_size: int,
+    cache: Path | Literal[False],
 ) -> tuple[FrozenBackbone, int]:
     """A backbone with the statistics of the training images, and how many images had to pass it for that.
 
@@ -119,7 +125,7 @@ def adapted(
 
 
 def found(
-    backbone: FrozenBackbone, images: ImageSet, views: Sequence[Blur], batch_size: int, cache: Path
+    backbone: FrozenBackbone, images: ImageSet, views: Sequence[TrainView], batch_size: int, cache: Path
 ) -> FrozenBackbone | None:
     """The adapted backbone where its statistics are stored.
 
@@ -137,7 +143,7 @@ def _stored(backbone: FrozenBackbone, table: Table, row: np.ndarray) -> State | 
 
 
 def _table(
-    backbone: FrozenBackbone, images: ImageSet, views: Sequence[Blur], batch_size: int, cache: Path
+    backbone: FrozenBackbone, images: ImageSet, views: Sequence[TrainView], batch_size: int, cache: Path
 ) -> tuple[Table, np.ndarray]:
     """Where statistics are stored: the key holds everything that they depend on, and there is one row."""
     fingerprint = backbone.fingerprint()

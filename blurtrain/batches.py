@@ -11,11 +11,12 @@ from jaxtyping import Float32, Int64
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from blurtrain import copies
 from blurtrain.blur import blur_pixels
 from blurtrain.classifier import FoldBatch, ImageBatch
 from blurtrain.images import ImageSet
 from blurtrain.transforms import apply_seeded
-from blurtrain.views import CLEAN, Blur
+from blurtrain.views import CLEAN, Blur, Drawn, TrainView
 
 Transform: TypeAlias = BasicTransform | BaseCompose  # of albumentations
 Place = tuple[int, int]  # an epoch and a place in a data set
@@ -27,7 +28,7 @@ class ViewDataset(Dataset[ImageBatch | FoldBatch]):
     Args:
         images: What `blurtrain.images.load` gives.
         positions: Which of them.
-        views: Blurs, or transforms of albumentations on float32 images in [0, 1].
+        views: Blurs, what a config's pipeline draws, or transforms of albumentations on float32 images in [0, 1].
         seed: Of what the transforms draw; an image at the same place in the same epoch gets the same draws.
         folds: Of each position, for heads that are trained fold by fold.
     """
@@ -36,7 +37,7 @@ class ViewDataset(Dataset[ImageBatch | FoldBatch]):
         self,
         images: ImageSet,
         positions: Int64[np.ndarray, " images"],
-        views: Sequence[Blur | Transform],
+        views: Sequence[TrainView | Transform],
         seed: int = 0,
         folds: Int64[np.ndarray, " images"] | None = None,
     ) -> None:
@@ -61,12 +62,12 @@ class ViewDataset(Dataset[ImageBatch | FoldBatch]):
         return FoldBatch(image, label, torch.tensor(self._folds[which]))
 
     def _seen(
-        self, position: Int64[np.ndarray, "1"], view: Blur | Transform, epoch: int, index: int
+        self, position: Int64[np.ndarray, "1"], view: TrainView | Transform, epoch: int, index: int
     ) -> Float32[np.ndarray, "3 height width"]:
         pixels = self._images.read_pixels(position)
-        if isinstance(view, Blur):
-            blurred: np.ndarray = blur_pixels(pixels, view)[0]
-            return blurred
+        if isinstance(view, Blur | Drawn):
+            seen: np.ndarray = blur_pixels(*copies.seen(pixels, self._images.ids[position], view, epoch))[0]
+            return seen
         image = blur_pixels(pixels, CLEAN)[0].transpose(1, 2, 0)  # albumentations has the channels last
         transformed: np.ndarray = apply_seeded(
             view, np.ascontiguousarray(image), seed=self._seed, epoch=epoch, index=index
@@ -109,8 +110,8 @@ class ImageDataModule(LightningDataModule):
 
     Args:
         images: What `blurtrain.images.load` gives.
-        train_views: The clean view and the copies: blurs, or transforms of albumentations, which draw anew for every
-            image in every epoch.
+        train_views: The clean view and the copies: blurs, and a config's pipeline or transforms of albumentations,
+            which draw anew for every image in every epoch.
         test_view: The blur of the test split.
         batch_size: Images in a batch.
         workers: Processes that prepare batches; 0 is the main one. Their number changes no batch.
@@ -121,7 +122,7 @@ class ImageDataModule(LightningDataModule):
     def __init__(
         self,
         images: ImageSet,
-        train_views: Sequence[Blur | Transform] = (CLEAN,),
+        train_views: Sequence[TrainView | Transform] = (CLEAN,),
         test_view: Blur = CLEAN,
         batch_size: int = 32,
         workers: int = 0,

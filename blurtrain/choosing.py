@@ -18,9 +18,9 @@ from blurtrain import controls, features, imagenet_c, inference, preparation, sp
 from blurtrain.config import Config
 from blurtrain.differences import accuracy_of, difference
 from blurtrain.errors import ConfigError
-from blurtrain.kernels import FAMILIES, HEAVY, spread
+from blurtrain.kernels import FAMILIES, HEAVY, spread, wider_half
 from blurtrain.progress import progress
-from blurtrain.views import CLEAN, Blur
+from blurtrain.views import CLEAN, Blur, TrainView
 
 JsonValue = Any  # what json.dumps takes
 MOST_COPIES = 4
@@ -51,8 +51,7 @@ def targets(config: Config, side: int) -> tuple[Blur, ...]:
     """
     heavy = controls.heavy_views(config, side)
     if not config.copies:
-        widths = sorted(spread(view, side) for view in config.test_views[1:])
-        heavy = tuple(view for view in config.test_views[1:] if spread(view, side) >= widths[len(widths) // 2])
+        heavy = wider_half(config.test_views[1:], side)
     if not heavy:
         raise ConfigError("sweep has no heavy view for these copies: give stronger blurs in sweep, or weaker copies")
     return heavy
@@ -128,7 +127,7 @@ def recommend(config: Config, ready: preparation.Prepared) -> Recommendation:
             if best is None:
                 break
             path.append(best)
-        own = config.train_views[1:]
+        own = config.copy_views
         if not any(set(one.copies) == set(own) for one in tried):
             tried.append(_try(config, own, aims, ready))
             bar.advance()
@@ -136,7 +135,7 @@ def recommend(config: Config, ready: preparation.Prepared) -> Recommendation:
     return Recommendation(chosen, _result(config, path, tried, units, chooses, aims))
 
 
-def _extract(config: Config, ready: preparation.Prepared, copies: Sequence[Blur], aims: Sequence[Blur]) -> None:
+def _extract(config: Config, ready: preparation.Prepared, copies: Sequence[TrainView], aims: Sequence[Blur]) -> None:
     """Training and validation images alone, in every view that they are fitted or judged in."""
     assert ready.store is not None
     positions = _positions(ready)
@@ -218,7 +217,7 @@ def _result(
         "images": {"choosing": int(chooses.sum()), "others": int((~chooses).sum())},
         "chosen": [view.name for view in chosen.copies],
         "expected": sets[frozenset(chosen.copies)]["others"],
-        "own": sets[frozenset(config.train_views[1:])]["others"] if config.copies else None,
+        "own": sets[frozenset(config.copy_views)]["others"] if config.copies else None,
         "path": [[view.name for view in one.copies] for one in path],
         "sets": list(sets.values()),
     }

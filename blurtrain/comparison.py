@@ -14,13 +14,15 @@ from blurtrain.differences import accuracy_of, adjust, difference, number
 from blurtrain.errors import RunError
 from blurtrain.files import read_sealed
 from blurtrain.imagenet_c import described, table_in_words
-from blurtrain.kernels import border_of, is_heavy, standard_deviation
+from blurtrain.kernels import border_of, is_heavy, standard_deviation, wider_half
 from blurtrain.roster import TEST_IMAGES, Roster, read_roster
 from blurtrain.sweep import PREDICTIONS, ViewPredictions, head_metrics, read_predictions
 from blurtrain.version import VERSION
 from blurtrain.views import CLEAN, REAL, Blur, RealView, View
 
 RESULT = "comparison.json"
+TWICE = "at least twice as wide as the strongest copy"
+WIDER = "the wider half of the sweep, as no arm has blurred copies"
 JsonValue = Any  # what json.dumps takes
 
 
@@ -32,12 +34,14 @@ class Arms:
         runs: By arm name; the reference is the first.
         views: Of the test split.
         heavy: Whether each view is heavy.
+        heavy_is: What that means, in words.
         real: Really blurred photographs that were tested on besides.
     """
 
     runs: dict[str, runs.Run]
     views: tuple[Blur, ...]
     heavy: tuple[bool, ...]
+    heavy_is: str
     real: tuple[RealView, ...]
 
     @property
@@ -81,7 +85,7 @@ def open_arms(folders: Sequence[Path]) -> Arms:
                 "compare runs of one way"
             )
         run.require_inputs(first.result.get("inputs", {}))
-    loaded.sort(key=lambda run: (bool(run.config.copies), run.config.changes_backbone))  # stable
+    loaded.sort(key=lambda run: (run.config.has_copies, run.config.changes_backbone))  # stable
     named: dict[str, runs.Run] = {}
     for run in loaded:
         names = (run.config.arm, run.folder.name, str(run.folder))  # the first that no other run has
@@ -89,7 +93,17 @@ def open_arms(folders: Sequence[Path]) -> Arms:
     copies = tuple(view for run in loaded for view in run.config.copy_views)
     views = first.config.test_views
     heavy = tuple(is_heavy(view, copies, first.side) for view in views)
-    return Arms(named, views, heavy, tuple(sorted(first.config.real_views, key=lambda view: view.name)))
+    drawn = not copies and any(run.config.has_copies for run in loaded)  # a pipeline's copies have no one width
+    if drawn:
+        wide = wider_half(views[1:], first.side)
+        heavy = tuple(view in wide for view in views)
+    return Arms(
+        named,
+        views,
+        heavy,
+        WIDER if drawn else TWICE,
+        tuple(sorted(first.config.real_views, key=lambda view: view.name)),
+    )
 
 
 def _solver(run: runs.Run) -> object:
@@ -211,6 +225,7 @@ def _result(
         "groups": len(np.unique(groups)),
         "heads": len(per_view[0]["arms"][arms.reference]["correct"]),
         "native_pixels_per_pixel": arms.runs[arms.reference].result["native_pixels_per_pixel"],
+        "heavy_is": arms.heavy_is,
         "severities": table_in_words(arms.side) if any(view.severity for view in arms.views) else None,
         "views": per_view,
         "real": _real(arms),
@@ -332,7 +347,7 @@ def _equal_epochs(arms: Arms) -> dict[str, JsonValue] | None:
 
     None where every head is a function of its config alone, or no arm has copies.
     """
-    if not any("equal_epochs" in run.result.get("head", {}) and run.config.copies for run in arms.runs.values()):
+    if not any("equal_epochs" in run.result.get("head", {}) and run.config.has_copies for run in arms.runs.values()):
         return None
     clean = _read_view(arms, CLEAN, equal_epochs=True)
     views = [view for view, heavy in zip(arms.views, arms.heavy, strict=True) if heavy]

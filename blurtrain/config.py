@@ -5,6 +5,7 @@ defaults together are the augmented arm on the embedded image set; the baseline 
 ``copies: []``.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -19,18 +20,19 @@ from blurtrain.grids import absolute, is_path, require
 from blurtrain.kernels import FAMILIES
 from blurtrain.roots import EMBEDDED as EMBEDDED
 from blurtrain.roots import absolute_root, is_fetched, title
+from blurtrain.sections import AugmentConfig as AugmentConfig
 from blurtrain.sections import BackboneConfig as BackboneConfig
 from blurtrain.sections import DataConfig as DataConfig
 from blurtrain.sections import GlyphsConfig as GlyphsConfig
 from blurtrain.sections import HeadConfig as HeadConfig
 from blurtrain.sections import MinibatchConfig as MinibatchConfig
-from blurtrain.views import CLEAN, Blur, RealView
+from blurtrain.views import CLEAN, Blur, Drawn, RealView, TrainView
 
 OnBadImage = Literal["error", "skip"]
 
 MOST_NAME = 200  # bytes: with what is added, below the 255 of every file system
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
-GROUPS = ("data", "glyphs", "backbone", "head", "minibatch")  # keys of a config that hold keys
+GROUPS = ("data", "glyphs", "backbone", "augment", "head", "minibatch")  # keys of a config that hold keys
 IMPORTING = ("class_path", "init_args", "dict_kwargs")  # what jsonargparse takes for a class and its arguments
 EXTRA_TEST = re.compile(r"[^\W_]([\w .+-]{0,38}[\w.+-])?")  # a name that stands in tables, tags and file names
 EXTRA_TEST_ALLOWED = (
@@ -48,6 +50,7 @@ class Config:
         data: The images.
         backbone: The imported network.
         copies: Blurred copies that join the training images; none is the baseline.
+        augment: Copies that an albumentations pipeline draws, which join them, too.
         duplicated: Control: the clean images once more in place of each copy.
         sweep: Blurs of the test split.
         extra_tests: Really blurred photographs to test on beside them: folders FOLDER/CLASS/* by a name of yours.
@@ -74,6 +77,7 @@ class Config:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     copies: tuple[BlurGrid, ...] = (BlurGrid("gaussian", (0.5, 1.0)),)
     sweep: tuple[BlurGrid, ...] = (BlurGrid("gaussian", (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)),)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     duplicated: bool = False
     extra_tests: dict[str, str] = field(default_factory=dict, hash=False)
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -103,7 +107,7 @@ class Config:
         require(is_short, key, f"printable and at most {MOST_NAME} bytes long", self.experiment)
         require(is_path(str(self.runs)), "runs", "a folder", str(self.runs))
         require(CLEAN not in self._expand(self.copies), "copies", "blurs with a strength above 0", 0)
-        require(bool(self.copies) or not self.duplicated, "duplicated", "false where there are no copies", True)
+        require(self.has_copies or not self.duplicated, "duplicated", "false where there are no copies", True)
         for key, views in (("copies", self._expand(self.copies)), ("sweep", self.test_views)):
             names = [replace(view, border="reflect101").name for view in views]
             require(len(set(names)) == len(names), key, "blurs that differ by 0.001 px and have one border", names)
@@ -119,15 +123,28 @@ class Config:
         require(len(self.test_views) > 1, "sweep", "at least one blur with a strength above 0", list(self.sweep))
 
     @property
-    def train_views(self) -> tuple[Blur, ...]:
+    def train_views(self) -> tuple[TrainView, ...]:
         """The clean view, then the copies: nothing else tells the arms apart."""
-        copies = self._expand(self.copies)
+        copies: tuple[TrainView, ...] = (*self.copy_views, *self.drawn_views)
         return (CLEAN,) * (1 + len(copies)) if self.duplicated else (CLEAN, *copies)
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether anything joins the clean training images."""
+        return bool(self.copies) or self.augment.pipeline is not None
 
     @property
     def copy_views(self) -> tuple[Blur, ...]:
         """The blurs of the copies, also where clean images stand for them: what is heavy is measured by these."""
         return self._expand(self.copies)
+
+    @property
+    def drawn_views(self) -> tuple[Drawn, ...]:
+        """The copies that a pipeline draws."""
+        if self.augment.pipeline is None:
+            return ()
+        pipeline = json.dumps(self.augment.pipeline, sort_keys=True)
+        return tuple(Drawn(pipeline, self.augment.seed, copy) for copy in range(1, self.augment.copies + 1))
 
     @property
     def test_views(self) -> tuple[Blur, ...]:
@@ -142,11 +159,15 @@ class Config:
 
     @property
     def arm(self) -> str:
-        """``augmented`` where there are copies, ``duplicated`` where clean images stand for them, else ``baseline``.
+        """``augmented`` where there are blurred copies, ``albumentations`` where a pipeline draws some.
 
-        Then what else is not as in the baseline.
+        Where clean images stand for them it is ``duplicated``, without copies ``baseline``. Then what else is not as
+        in the baseline.
         """
-        name = ("duplicated" if self.duplicated else "augmented") if self.copies else "baseline"
+        copies = ["augmented"] * bool(self.copies) + ["albumentations"] * (self.augment.pipeline is not None)
+        name = "-".join(copies) or "baseline"
+        if self.duplicated:
+            name = "duplicated" if name == "augmented" else f"duplicated-{name}"
         return name + "-bn-adapt" * (self.bn == "adapt") + "-head+bn" * (self.tune == "head+bn")
 
     @property
@@ -180,7 +201,7 @@ class Config:
 
     def baseline(self) -> "Config":
         """The same config without copies, on the network as it was imported, with the head alone trained."""
-        return replace(self, copies=(), duplicated=False, bn="frozen", tune="head")
+        return replace(self, copies=(), augment=AugmentConfig(), duplicated=False, bn="frozen", tune="head")
 
     def untrained(self) -> "Config":
         """The same with defaults for all that plays no part where nothing is trained and every image is tested on."""
@@ -212,6 +233,8 @@ class Config:
         values = {key: value for key, value in plain(self.resolved()).items() if key not in _NOT_IDENTITY}
         values["cache"] = self.cache is not False
         del values["data"]["folder"], values["data"]["download"]
+        if self.augment.pipeline is None:
+            del values["augment"]
         if self.cache is False or self.bn == "adapt":
             values["batch_size"] = self.batch_size
         if self.cache is False:

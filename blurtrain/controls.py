@@ -63,6 +63,8 @@ def check(config: Config) -> None:
     """
     if not config.copies:
         raise ConfigError("copies is empty, so there is nothing to give evidence for: give copies")
+    if config.augment.pipeline is not None:
+        raise ConfigError("augment must be left out for evidence, which looks at blurred copies alone")
     require_store(config, "evidence")
 
 
@@ -108,13 +110,12 @@ def arms_of(config: Config, side: int) -> list[Arm]:
 
 def heavy_views(config: Config, side: int) -> tuple[Blur, ...]:
     """Views of the config's own sweep that are heavy."""
-    copies = config.train_views[1:]
-    return tuple(view for view in config.test_views if is_heavy(view, copies, side))
+    return tuple(view for view in config.test_views if is_heavy(view, config.copy_views, side))
 
 
 def _main(config: Config) -> Blur:
     """The last copy, whose family and strength the tables of numbers and strengths vary."""
-    return config.train_views[-1]
+    return config.copy_views[-1]
 
 
 def _numbers(config: Config) -> Iterator[Arm]:

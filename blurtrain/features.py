@@ -5,7 +5,9 @@ from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 import torchvision
 from jaxtyping import Float32, Int64
 
+from blurtrain import copies
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.config import in_file_names
 from blurtrain.decoding import DECODER_VERSION
@@ -26,15 +29,17 @@ from blurtrain.kernels import content
 from blurtrain.locks import in_turn
 from blurtrain.progress import Progress, progress, say
 from blurtrain.store import Table
-from blurtrain.views import Blur
+from blurtrain.views import Drawn, TrainView
 
 IMAGENET_C_VERSION = 1  # the same for ImageNet-C's severities alone
+PIPELINE_VERSION = 1  # the same for what pipelines draw
 BLUR_VERSION = 2  # raise it when the same blur would give other pixels
 SHARD_ROWS = 512  # an interrupted extraction repeats at most this many forward passes
 SHARD_ROWS_FOR = 32  # so many images at once; engines that run more have larger shards, or would wait for the disk
 READ_ROWS = 4096  # features read together
 AHEAD = 2  # batches that wait for each running one
 
+_View = TypeVar("_View", bound=TrainView)  # keys of a mapping, whose type nothing wider can take the place of
 Positions = Int64[np.ndarray, " _"]  # of images; as many as the call needs
 
 
@@ -58,7 +63,7 @@ class FeatureStore:
     engine: str
     precision: str = "float32"
 
-    def table(self, view: Blur) -> Table:
+    def table(self, view: TrainView) -> Table:
         """The table of one view; its key holds everything that a row depends on besides the image."""
         key = {
             "kind": "features",
@@ -75,11 +80,13 @@ class FeatureStore:
         group = f"{in_file_names(self.backbone)}-{self.fingerprint[:8]}"
         return Table(self.cache / "features" / group / f"{view.slug}-{sha256(repr(key))[:8]}", key)
 
-    def read(self, view: Blur, images: ImageSet, positions: Positions) -> Float32[np.ndarray, "_ features"]:
+    def read(self, view: TrainView, images: ImageSet, positions: Positions) -> Float32[np.ndarray, "_ features"]:
         """Stored features of some images, in their order."""
         return np.concatenate(list(self.blocks(view, images, positions)))
 
-    def blocks(self, view: Blur, images: ImageSet, positions: Positions) -> Iterator[Float32[np.ndarray, "_ features"]]:
+    def blocks(
+        self, view: TrainView, images: ImageSet, positions: Positions
+    ) -> Iterator[Float32[np.ndarray, "_ features"]]:
         """The same, a few thousand at a time."""
         table = self.table(view)
         for start in range(0, len(positions), READ_ROWS):
@@ -113,8 +120,11 @@ def libraries() -> str:
     )
 
 
-def made_as(view: Blur) -> list[str | int | float | None]:
+def made_as(view: TrainView) -> list[str | int | float | None]:
     """Everything that the pixels of a view depend on besides the image."""
+    if isinstance(view, Drawn):
+        versions = f"albumentations {metadata.version('albumentations')}, numpy {np.__version__}"
+        return [versions, PIPELINE_VERSION, view.pipeline, view.seed, view.copy]
     blur = [view.family, view.strength, view.angle, view.border, BLUR_VERSION, *filter(None, [content(view)])]
     return blur + ["severity", IMAGENET_C_VERSION, view.seed] * view.severity
 
@@ -135,7 +145,7 @@ class Extraction:
 
 def extract(
     images: ImageSet,
-    wanted: Mapping[Blur, Positions],
+    wanted: Mapping[_View, Positions],
     engine: Engine,
     store: FeatureStore,
     batch_size: int,
@@ -172,7 +182,7 @@ def extract(
 
 
 def compute(
-    images: ImageSet, positions: Positions, view: Blur, engine: Engine, batch_size: int, bar: Progress
+    images: ImageSet, positions: Positions, view: TrainView, engine: Engine, batch_size: int, bar: Progress
 ) -> Float32[np.ndarray, "_ features"]:
     """Features of some images in one view, stored nowhere.
 
@@ -202,7 +212,7 @@ def missing(images: ImageSet, positions: Positions, table: Table) -> Positions:
 
 
 def _shards(
-    images: ImageSet, positions: Positions, view: Blur, engine: Engine, batch_size: int
+    images: ImageSet, positions: Positions, view: TrainView, engine: Engine, batch_size: int
 ) -> Iterator[tuple[Positions, Float32[np.ndarray, "rows features"]]]:
     """Finished shards: some images and their features. Nothing of the next one begins before one is taken."""
     at_once = engine.parallel * min(batch_size, engine.batch)
@@ -214,7 +224,7 @@ def _shards(
 
 
 def run(
-    images: ImageSet, positions: Positions, view: Blur, engine: Engine, batch_size: int
+    images: ImageSet, positions: Positions, view: TrainView, engine: Engine, batch_size: int
 ) -> Generator[Float32[np.ndarray, "batch features"], None, None]:
     """Features batch by batch in the order of the positions, as many batches side by side as the engine can use."""
     size = min(batch_size, engine.batch)
@@ -231,5 +241,7 @@ def run(
         pool.shutdown(cancel_futures=True)
 
 
-def _run(engine: Engine, images: ImageSet, positions: Positions, view: Blur) -> Float32[np.ndarray, "batch features"]:
-    return engine(images.read_pixels(positions), view)
+def _run(
+    engine: Engine, images: ImageSet, positions: Positions, view: TrainView
+) -> Float32[np.ndarray, "batch features"]:
+    return engine(*copies.seen(images.read_pixels(positions), images.ids[positions], view))

@@ -21,6 +21,7 @@ from blurtrain import (
     batchnorm,
     choosing,
     controls,
+    copies,
     engines,
     features,
     images,
@@ -39,7 +40,7 @@ from blurtrain.needs import CRC, folds
 from blurtrain.operators import effort
 from blurtrain.progress import started
 from blurtrain.store import ID
-from blurtrain.views import Blur
+from blurtrain.views import Blur, TrainView
 
 DECODING, RUNNING = 0.7, 1.2  # seconds of calibration
 SAMPLE = 256  # images at most that are decoded for it
@@ -157,7 +158,7 @@ def of_recommendation(config: Config) -> Forecast:
     controls.require_store(config, "recommend")
     side = backbones.load(config.backbone).preprocessing.geometry.crop
     aims, options = choosing.targets(config, side), choosing.candidates(config, side)
-    arms = [config.baseline(), config]
+    arms = [replace(config, copies=()), config]
     for count in range(1, min(choosing.MOST_COPIES, len(options)) + 1):
         arms += [replace(config, copies=controls.grids_of(options[:count]))] * (len(options) - count + 1)
     views = (*config.train_views, *options, *aims)
@@ -226,7 +227,7 @@ def _measuring(subject: anatomy.Subject, planned: anatomy.Plan) -> float:
     return (time.perf_counter() - start) / 2 * len(subject.positions)
 
 
-def forecast(arms: Sequence[Config], fitted: Sequence[Blur] | None = None) -> Forecast:
+def forecast(arms: Sequence[Config], fitted: Sequence[TrainView] | None = None) -> Forecast:
     """What training some arms of one experiment would do.
 
     Args:
@@ -238,8 +239,10 @@ def forecast(arms: Sequence[Config], fitted: Sequence[Blur] | None = None) -> Fo
     """
     silence()
     config = arms[-1]
+    copies.check(config)
     backbone = batchnorm.imported(config)
     geometry = backbone.preprocessing.geometry
+    copies.check(config, geometry.crop)
     survey = images.survey(config.data, geometry, config.cache, config.extra_tests)
     start = started()
     decoding, sample = _decode(survey, 1 if config.cache is False else cores())
@@ -298,7 +301,7 @@ def _decode(survey: images.Survey, threads: int) -> tuple[float, UInt8[np.ndarra
     return (time.perf_counter() - start) / len(decoded), np.concatenate(decoded)
 
 
-def _run(sampled: ImageSet, counts: dict[Blur, int], engine: Engine, batch_size: int) -> float:
+def _run(sampled: ImageSet, counts: dict[TrainView, int], engine: Engine, batch_size: int) -> float:
     """Seconds for so many images in each view."""
     needed = {view: count for view, count in counts.items() if count}
     total = 0.0

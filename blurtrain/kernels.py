@@ -1,7 +1,7 @@
 """The families of blurs and their kernels: to add one, a function and an entry in the table."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -272,3 +272,9 @@ def is_heavy(view: Blur, copies: tuple[Blur, ...], side: int = 0) -> bool:
     """Whether a test view is at least twice as wide as the strongest copy; never where there are no copies."""
     strongest = max((spread(copy, side) for copy in copies), default=math.inf)
     return spread(view, side) >= HEAVY * strongest
+
+
+def wider_half(views: Sequence[Blur], side: int = 0) -> tuple[Blur, ...]:
+    """What takes the place of heavy views where no copy says how wide slight is."""
+    widths = sorted(spread(view, side) for view in views)
+    return tuple(view for view in views if spread(view, side) >= widths[len(widths) // 2])

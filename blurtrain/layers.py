@@ -178,7 +178,7 @@ def _train_missing(config: Config) -> None:
     """Train the arms that are not finished."""
     if all(runs.is_finished(arm) for arm in arms_of(config)):
         return
-    if config.copies:
+    if config.has_copies:
         experiment.compare(config)
     else:
         experiment.train(config)

@@ -32,7 +32,7 @@ from blurtrain.fitting import quiet_trainer, run
 from blurtrain.heads import HELD_OUT, Heads, Trained
 from blurtrain.images import ImageSet
 from blurtrain.progress import Progress, progress, say
-from blurtrain.views import Blur
+from blurtrain.views import TrainView
 
 Evaluate = Callable[[LightningModule], tuple[float, float]]
 Copied = Callable[[LightningModule], dict[str, Tensor]]
@@ -52,7 +52,7 @@ def fit(
     backbone: FrozenBackbone,
     engine: Engine,
     images: ImageSet,
-    views: tuple[Blur, ...],
+    views: tuple[TrainView, ...],
     folds: Int64[np.ndarray, " train"] | None,
     *,
     batch_size: int,
@@ -89,7 +89,7 @@ def trained(
     evaluate: Evaluate,
     copied: Copied,
     images: ImageSet,
-    views: tuple[Blur, ...],
+    views: tuple[TrainView, ...],
     folds: Int64[np.ndarray, " train"] | None,
     *,
     batch_size: int,
@@ -158,7 +158,11 @@ def _is_readable(checkpoint: Path) -> bool:
 
 
 def _held_out(
-    images: ImageSet, views: tuple[Blur, ...], folds: Int64[np.ndarray, " train"] | None, engine: Engine, batch: int
+    images: ImageSet,
+    views: tuple[TrainView, ...],
+    folds: Int64[np.ndarray, " train"] | None,
+    engine: Engine,
+    batch: int,
 ) -> _Held:
     """Features of held-out images in the arm's own views."""
     positions, held = held_positions(images, len(views), folds)

@@ -13,7 +13,7 @@ from blurtrain.engines import Engine
 from blurtrain.heads import HELD_OUT
 from blurtrain.images import ImageSet
 from blurtrain.store import ID
-from blurtrain.views import CLEAN, Blur
+from blurtrain.views import CLEAN, TrainView
 
 STEP = 2.5  # forward passes that one through batch norms that learn, and back, takes the time of: 2.2 to 2.8 on a CPU
 CRC = 4  # bytes of a checksum
@@ -30,9 +30,9 @@ class Plan:
         statistics: Bytes of these.
     """
 
-    absent: dict[Blur, int]
+    absent: dict[TrainView, int]
     distinct: int
-    adapting: dict[Blur, int]
+    adapting: dict[TrainView, int]
     statistics: int
 
 
@@ -41,7 +41,7 @@ def of_stored(
     loaded: ImageSet,
     backbone: FrozenBackbone,
     engine: Engine,
-    fitted: Sequence[Blur] | None = None,
+    fitted: Sequence[TrainView] | None = None,
 ) -> list[Plan]:
     """One plan for the arms on the network as it was imported, one for an arm that adapts it.
 
@@ -70,7 +70,7 @@ def _plan(
     loaded: ImageSet,
     backbone: FrozenBackbone | None,
     engine: Engine,
-    fitted: Sequence[Blur] | None = None,
+    fitted: Sequence[TrainView] | None = None,
 ) -> Plan:
     """Of a backbone that is not known yet, no feature is stored."""
     config, wanted = arms[-1], preparation.wanted_by(arms, loaded)
@@ -86,9 +86,9 @@ def _plan(
     return Plan(absent, sum(distinct.values()), {}, 0)
 
 
-def added(counts: Iterable[Mapping[Blur, int]]) -> dict[Blur, int]:
+def added(counts: Iterable[Mapping[TrainView, int]]) -> dict[TrainView, int]:
     """Counts of several, view by view."""
-    total: Counter[Blur] = Counter()
+    total: Counter[TrainView] = Counter()
     for count in counts:
         total.update(count)
     return dict(total)
@@ -104,8 +104,8 @@ class Need:
         decoded: How often an image is decoded.
     """
 
-    passes: dict[Blur, int]
-    costs: dict[Blur, int]
+    passes: dict[TrainView, int]
+    costs: dict[TrainView, int]
     decoded: int
 
 
@@ -132,7 +132,7 @@ def _tuned(arm: Config, loaded: ImageSet) -> Need:
     return Need(added(passes), added(costs), decoded)
 
 
-def _tested(arm: Config, loaded: ImageSet, often: int) -> dict[Blur, int]:
+def _tested(arm: Config, loaded: ImageSet, often: int) -> dict[TrainView, int]:
     """Test images in each view; further test sets are seen as they are."""
     return {view: often * len(loaded.tested if view == CLEAN else loaded.test) for view in arm.test_views}
 

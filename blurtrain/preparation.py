@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from blurtrain import adaptation, backbones, batchnorm, engines, features, images
+from blurtrain import adaptation, backbones, batchnorm, copies, engines, features, images
 from blurtrain.chatter import silence
 from blurtrain.config import Config
 from blurtrain.files import sha256
 from blurtrain.kernels import content, kernel
-from blurtrain.views import CLEAN, Blur
+from blurtrain.views import CLEAN, TrainView
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,14 @@ def prepare(config: Config) -> Prepared:
         StoreError: If the store cannot be read or written.
     """
     silence()
+    copies.check(config)
     images.check_source(config.data, config.extra_tests)  # bad folders are told before the backbone is read
-    for view in (*config.train_views, *config.test_views):
+    for view in (*config.copy_views, *config.test_views):
         if view.file is not None:
             kernel(view)  # and bad point-spread functions
     backbone = batchnorm.imported(config)
     geometry = backbone.preprocessing.geometry
+    copies.check(config, geometry.crop)
     loaded = images.load(config.data, geometry, config.cache, config.on_bad_image, config.extra_tests)
     if len(loaded.validation) == 0:
         images.folds(loaded, config.head.folds)  # too few images are told before the backbone runs
@@ -102,25 +104,25 @@ def _names_and_labels(loaded: images.ImageSet, positions: Int64[np.ndarray, " _"
     return sha256(loaded.ids[positions].tobytes(), loaded.labels[positions].tobytes())
 
 
-def wanted(config: Config, loaded: images.ImageSet) -> dict[Blur, Int64[np.ndarray, " images"]]:
+def wanted(config: Config, loaded: images.ImageSet) -> dict[TrainView, Int64[np.ndarray, " images"]]:
     """Which images are needed in which view: fitting and validation in the arm's views, the test in the sweep's.
 
     Further test sets are seen as they are.
     """
     fitted = np.r_[loaded.train, loaded.validation]
-    views = dict.fromkeys((*config.train_views, *config.test_views))
-    tested = {view: loaded.test for view in config.test_views} | {CLEAN: loaded.tested}
+    views: dict[TrainView, None] = dict.fromkeys((*config.train_views, *config.test_views))
+    tested: dict[TrainView, features.Positions] = dict.fromkeys(views, fitted[:0])
+    tested |= dict.fromkeys(config.test_views, loaded.test)
+    tested[CLEAN] = loaded.tested
     return {
-        view: np.concatenate(
-            [fitted if view in config.train_views else fitted[:0], tested.get(view, fitted[:0])]
-        ).astype(np.int64)
+        view: np.concatenate([fitted if view in config.train_views else fitted[:0], tested[view]]).astype(np.int64)
         for view in views
     }
 
 
-def wanted_by(arms: Sequence[Config], loaded: images.ImageSet) -> dict[Blur, Int64[np.ndarray, " images"]]:
+def wanted_by(arms: Sequence[Config], loaded: images.ImageSet) -> dict[TrainView, Int64[np.ndarray, " images"]]:
     """What several arms need together."""
-    merged: dict[Blur, Int64[np.ndarray, " images"]] = {}
+    merged: dict[TrainView, Int64[np.ndarray, " images"]] = {}
     for arm in arms:
         for view, positions in wanted(arm, loaded).items():
             merged[view] = np.union1d(merged.get(view, positions), positions)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from blurtrain import backbones
+from blurtrain import backbones, copies
 from blurtrain.blur import blur_pixels
 from blurtrain.chatter import silence
 from blurtrain.config import Config
@@ -24,8 +24,9 @@ from blurtrain.imagenet_c import table_in_words
 from blurtrain.kernels import FAMILIES, is_heavy
 from blurtrain.opening import open_source
 from blurtrain.progress import say
+from blurtrain.reading import content_name
 from blurtrain.sources import Item, Source, why
-from blurtrain.views import CLEAN, Blur
+from blurtrain.views import CLEAN, Blur, Drawn, TrainView
 
 MOST_IMAGES = 32
 MOST_PICTURES = 256  # images times views: so many of the largest are 50,000 px high, and matplotlib's limit is 65,536
@@ -77,47 +78,58 @@ class Sheet:
     """
 
     title: str
-    views: tuple[Blur, ...]
-    copies: tuple[Blur, ...]
+    views: tuple[TrainView, ...]
+    copies: tuple[TrainView, ...]
     rows: tuple[Row, ...]
     side: int
 
     @property
     def summary(self) -> str:
         """What is on it, in words."""
-        images, blurs = len(self.rows), len(self.views) - 1
-        return f"{images} training image{'s' * (images > 1)}, clean and through {blurs} blur{'s' * (blurs > 1)}"
+        images, blurs = len(self.rows), len(self.blurs) - 1
+        drawn = len(self.views) - len(self.blurs)
+        also = f" and {drawn} cop{'ies' if drawn > 1 else 'y'} by albumentations" if drawn else ""
+        return f"{images} training image{'s' * (images > 1)}, clean and through {blurs} blur{'s' * (blurs > 1)}{also}"
+
+    @property
+    def blurs(self) -> tuple[Blur, ...]:
+        """The views that are blurs, the clean one among them."""
+        return tuple(view for view in self.views if isinstance(view, Blur))
 
     @property
     def notes(self) -> list[str]:
         """What stands under the pictures."""
-        families = dict.fromkeys(view.family for view in self.views if view != CLEAN and not view.severity)
+        families = dict.fromkeys(view.family for view in self.blurs if view != CLEAN and not view.severity)
         strengths = ", ".join(f"{name}: {FAMILIES[name].strength}" for name in families)
         resized = any(row.scale != 1 for row in self.rows)
         also = "; below the pictures in px of the image file" if resized else ""
         lines = [f"Strengths in px at network size ({strengths}){also}."] * bool(families)
-        if any(view.severity for view in self.views):
+        if any(view.severity for view in self.blurs):
             lines.append(f"Severities: {table_in_words(self.side)}.")
         if self.copies:
-            lines.append("(copy) joins the training images of the augmented arm.")
-        if any(is_heavy(view, self.copies, self.side) for view in self.views):
+            lines.append("(copy) joins the training images.")
+        if any(map(self._is_heavy, self.views)):
             lines.append("* heavy: at least twice as wide as the strongest copy.")
         return lines
 
-    def heading(self, view: Blur) -> str:
+    def heading(self, view: TrainView) -> str:
         """What stands above a column."""
         copy = " (copy)" if view in self.copies else ""
-        return f"{view.name}{copy}{' *' * is_heavy(view, self.copies, self.side)}"
+        return f"{view.name}{copy}{' *' * self._is_heavy(view)}"
+
+    def _is_heavy(self, view: TrainView) -> bool:
+        blurred = tuple(copy for copy in self.copies if isinstance(copy, Blur))
+        return isinstance(view, Blur) and is_heavy(view, blurred, self.side)
 
 
-def native(view: Blur, scale: float) -> str:
+def native(view: TrainView, scale: float) -> str:
     """A strength in pixels of the image file; empty where there is nothing to say.
 
     Args:
         view: Its strength is in pixels of the network's input.
         scale: Native pixels in one of these.
     """
-    if view == CLEAN or view.severity or scale == 1:
+    if isinstance(view, Drawn) or view == CLEAN or view.severity or scale == 1:
         return ""
     strength = f"{view.strength * scale:.1f}"
     return f"= x {strength} native" if FAMILIES[view.family].from_file else f"= {strength} px native"
@@ -171,8 +183,10 @@ def sheet(config: Config, images: int = 4) -> Sheet:
     """
     if not 1 <= images <= MOST_IMAGES:
         raise ConfigError(f"images must be from 1 to {MOST_IMAGES}, got {images}")
-    copies = config.copy_views
-    views = (CLEAN, *sorted({*copies, *config.test_views} - {CLEAN}))
+    copies.check(config)
+    joining: tuple[TrainView, ...] = (*config.copy_views, *config.drawn_views)
+    blurs = sorted({*config.copy_views, *config.test_views} - {CLEAN})
+    views: tuple[TrainView, ...] = (CLEAN, *blurs, *config.drawn_views)
     if images * len(views) > MOST_PICTURES:
         raise ConfigError(
             f"images times blurs must be at most {MOST_PICTURES}, got {images} x {len(views)}: give fewer of either"
@@ -182,6 +196,7 @@ def sheet(config: Config, images: int = 4) -> Sheet:
     for note in source.notes:
         say(note)
     geometry = backbones.load(config.backbone).preprocessing.geometry
+    copies.check(config, geometry.crop)
     rows: list[tuple[int, int, Row]] = []
     for index in _candidates(source.items, images):
         if len(rows) == images:
@@ -196,16 +211,16 @@ def sheet(config: Config, images: int = 4) -> Sheet:
     side = len(ordered[0].pictures[0])
     zoom = "" if side == geometry.crop else f", shown at {side} px"
     title = f"What {config.backbone.name} sees of {config.data.root}: {geometry.crop} x {geometry.crop} px{zoom}"
-    return Sheet(title, views, copies, ordered, geometry.crop)
+    return Sheet(title, views, joining, ordered, geometry.crop)
 
 
-def _row(source: Source, index: int, geometry: Geometry, views: Sequence[Blur]) -> Row:
+def _row(source: Source, index: int, geometry: Geometry, views: Sequence[TrainView]) -> Row:
     item = source.items[index]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # odd images that still decode are no news to the user
         image = source.decode(index)
-    pixels = geometry.apply(image)[None]
-    pictures = tuple(_displayed(blur_pixels(pixels, view)[0]) for view in views)
+    pixels, names = geometry.apply(image)[None], np.array([content_name(image)])
+    pictures = tuple(_displayed(blur_pixels(*copies.seen(pixels, names, view))[0]) for view in views)
     scale = min(image.size) / geometry.resize
     return Row(source.classes[item.label], Path(item.name).name, image.size, scale, pictures)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blurtrain.breakdown import IMAGES
-from blurtrain.comparison import RESULT
+from blurtrain.comparison import RESULT, TWICE
 from blurtrain.files import whole_file
 from blurtrain.kernels import FAMILIES
 from blurtrain.runs import load_run
@@ -156,7 +156,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     if comparison["heads"] > 1:
         yield "Heads share most of their training images: a fresh training set would change more than they show."
     yield from shortfalls(comparison)
-    yield "* heavy: at least twice as wide as the strongest copy; p of each such view is adjusted (Holm)"
+    heavy = comparison.get("heavy_is", TWICE)  # which older comparisons do not say
+    yield f"* heavy: {heavy}; p of each such view is adjusted (Holm)"
     for name, other in comparison["heavy_mean"]["against_reference"].items():
         clean = comparison["views"][0]["against_reference"][name]
         yield ""

@@ -151,10 +151,10 @@ def finish(folder: Path, result: Mapping[str, Any], name: str = RESULT) -> None:
     write_sealed(folder / name, {**result, "files": {path.name: file_sha256(path) for path in made}})
 
 
-def versions() -> dict[str, str]:
-    """Of what a result was made with."""
+def versions(*further: str) -> dict[str, str]:
+    """Of what a result was made with: the libraries that every result depends on, and further ones."""
     own = {"blurtrain": VERSION, "python": platform.python_version()}
-    return {**own, **{name: metadata.version(name) for name in _LIBRARIES}}
+    return {**own, **{name: metadata.version(name) for name in (*_LIBRARIES, *further)}}
 
 
 def weights_sha256(config: Config) -> str:

@@ -1,9 +1,11 @@
 """The keys of a config that hold keys: what each means, and what each allows, checked once."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from blurtrain.grids import is_finite, is_path, require
 from blurtrain.roots import EMBEDDED
+from blurtrain.serialised import plain, read
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class MinibatchConfig:
         epochs: Passes over the training images; the copies of the augmented arm make each of its epochs longer.
         learning_rate: Of AdamW.
         weight_decay: Of AdamW.
-        seed: Of the order of the images and of random augmentation.
+        seed: Of the order of the images.
         workers: Processes that prepare batches; 0 is the main one. They change no result.
     """
 
@@ -151,3 +153,28 @@ class MinibatchConfig:
         require(is_finite(decay) and 0 <= decay <= 10, "minibatch.weight_decay", "from 0 to 10", decay)
         require(0 <= self.seed < 2**63, "minibatch.seed", "from 0 to 2**63 - 1", self.seed)
         require(0 <= self.workers <= 256, "minibatch.workers", "from 0 to 256", self.workers)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Further training views of each image, drawn by an albumentations pipeline (docs/augmentation.md).
+
+    Args:
+        pipeline: As ``albumentations.to_dict`` gives it, written out or in a .json or .yaml file that
+            ``albumentations.save`` wrote, which is read once, when the config is made.
+        copies: Views of each training image that it draws; anew in every epoch where ``cache`` is false.
+        seed: Of its draws.
+    """
+
+    pipeline: dict[str, Any] | str | None = field(default=None, hash=False)
+    copies: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pipeline is not None:
+            key, given = "augment.pipeline", self.pipeline
+            object.__setattr__(self, "pipeline", plain(read(given, key) if isinstance(given, str) else given, key))
+        is_used = self.pipeline is not None or (self.copies, self.seed) == (1, 0)
+        require(is_used, "augment.pipeline", "given beside augment.copies and augment.seed", None)
+        require(1 <= self.copies <= 100, "augment.copies", "from 1 to 100", self.copies)
+        require(0 <= self.seed < 2**63, "augment.seed", "from 0 to 2**63 - 1", self.seed)

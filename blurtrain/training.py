@@ -53,6 +53,7 @@ def train(config: Config, ready: Prepared) -> Path:
     """
     folder = runs.begin(config)
     remove_partial(folder)
+    _save_pipeline(config)
     _say_what_is_trained(config, ready)
     ready = preparation.adapted(config, ready)
     trained, extraction = (
@@ -72,6 +73,14 @@ def train(config: Config, ready: Prepared) -> Path:
     for checkpoint in folder.glob(f"{CHECKPOINT}*"):
         checkpoint.unlink(missing_ok=True)
     return folder
+
+
+def _save_pipeline(config: Config) -> None:
+    """What ``albumentations.load`` takes."""
+    if config.drawn_views:
+        from blurtrain import pipelines  # imports albumentations, which takes seconds
+
+        write_json(config.run_folder / pipelines.FILE, pipelines.saved(config.drawn_views[0]))
 
 
 def _say_what_is_trained(config: Config, ready: Prepared) -> None:
@@ -296,5 +305,5 @@ def _result(config: Config, ready: Prepared, trained: heads.Trained) -> dict[str
         "head": trained.summary,
         "engine": ready.engine.name,
         "inputs": preparation.inputs_of(config, ready),
-        "versions": runs.versions(),
+        "versions": runs.versions(*("albumentations",) * bool(config.drawn_views)),
     }

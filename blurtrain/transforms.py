@@ -245,7 +245,11 @@ def apply_seeded(transform: Transform, image: np.ndarray, *, seed: int, epoch: i
     Returns:
         What the transform gives for ``image``.
     """
-    sequence = np.random.SeedSequence(seed, spawn_key=(epoch, index))
+    return apply_drawn(transform, image, np.random.SeedSequence(seed, spawn_key=(epoch, index)))
+
+
+def apply_drawn(transform: Transform, image: np.ndarray, sequence: np.random.SeedSequence) -> np.ndarray:
+    """The same by draws that depend on nothing but a sequence of seeds."""
     number = int.from_bytes(sequence.generate_state(4).tobytes(), "little")
     transform.set_random_state(np.random.default_rng(sequence), random.Random(number))
     transformed: np.ndarray = transform(image=image)["image"]

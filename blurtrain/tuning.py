@@ -29,7 +29,7 @@ from blurtrain.heads import Heads, Trained
 from blurtrain.images import ImageSet
 from blurtrain.minibatch import held_positions, result, stacked, trained
 from blurtrain.progress import Progress
-from blurtrain.views import Blur
+from blurtrain.views import Blur, TrainView
 
 MOMENTUM = 0.1  # torch's own: with MNASNet's 0.0003 statistics would need thousands of steps
 FEWEST = 2  # images of a batch that have a variance
@@ -115,7 +115,7 @@ def fit(
     config: MinibatchConfig,
     backbone: FrozenBackbone,
     images: ImageSet,
-    views: tuple[Blur, ...],
+    views: tuple[TrainView, ...],
     folds: Int64[np.ndarray, " train"] | None,
     *,
     batch_size: int,
@@ -150,7 +150,7 @@ def _judge(module: LightningModule, **held: Any) -> tuple[float, float]:  # noqa
 def _evaluate(
     module: LightningModule,
     images: ImageSet,
-    views: tuple[Blur, ...],
+    views: tuple[TrainView, ...],
     positions: Int64[np.ndarray, " held"],
     folds: Int64[np.ndarray, " held"],
     batch_size: int,

@@ -1,4 +1,4 @@
-"""What a view is: images seen through one blur, or really blurred ones. Values alone, imported by everything."""
+"""What a view is: images seen through a blur or a pipeline, or really blurred ones. Values alone, imported by all."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,3 +94,31 @@ class RealView:
 
 
 View = Blur | RealView
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Training images seen through an albumentations pipeline, whose draws follow from each image's content.
+
+    Args:
+        pipeline: As ``albumentations.to_dict`` gives it, as JSON.
+        seed: Of what it draws.
+        copy: Number of the copy, from 1: another one has other draws.
+    """
+
+    pipeline: str
+    seed: int
+    copy: int
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"albumentations {self.copy}"
+
+    @property
+    def slug(self) -> str:
+        """The same as part of a file name."""
+        return self.name.replace(" ", "-")
+
+
+TrainView = Blur | Drawn

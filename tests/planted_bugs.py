@@ -848,9 +848,9 @@ BUGS = (
     Bug(
         "resized after the blur",
         "features",
-        "engine(images.read_pixels(positions), view)",
-        "engine(images.read_pixels(positions), "
-        "Blur(view.family, view.strength / images.native_scale, view.angle, view.border, view.file))",
+        "copies.seen(images.read_pixels(positions), images.ids[positions], view)",
+        "copies.seen(images.read_pixels(positions), images.ids[positions], "
+        "type(view)(view.family, view.strength / images.native_scale, view.angle, view.border, view.file))",
         "test_features.py::test_features_are_those_of_a_direct_computation",
         "a strength is in pixels of the files, another blur for every image size",
     ),
@@ -1526,7 +1526,7 @@ BUGS = (
     Bug(
         "resized after the blur, in previews",
         "previews",
-        "pictures = tuple(_displayed(blur_pixels(pixels, view)[0]) for view in views)",
+        "pictures = tuple(_displayed(blur_pixels(*copies.seen(pixels, names, view))[0]) for view in views)",
         "native_ = np.asarray(image).transpose(2, 0, 1)[None].copy()\n"
         "    seen = (255 * blur_pixels(native_, view)[0].transpose(1, 2, 0) for view in views)\n"
         "    files = (Image.fromarray(one.round().astype(np.uint8)) for one in seen)\n"
@@ -2360,6 +2360,71 @@ BUGS = (
         "return 0",
         "test_check_data.py::test_exit_codes_and_verdicts",
         "a script trains on images that are not fit for it",
+    ),
+    # pipelines
+    Bug(
+        "one image's draws for a whole batch",
+        "pipelines",
+        "spawn_key=(view.copy, epoch, int(content, 16))",
+        "spawn_key=(view.copy, epoch, int(ids[0], 16))",
+        "test_augment.py::test_draws_follow_from_content_seed_copy_and_epoch_alone",
+        "what an image looks like depends on the batch that it lies in",
+    ),
+    Bug(
+        "copies that are all alike",
+        "pipelines",
+        "spawn_key=(view.copy, epoch, int(content, 16))",
+        "spawn_key=(1, epoch, int(content, 16))",
+        "test_augment.py::test_epochs_and_copies_draw_anew_whatever_the_place",
+        "the second copy is the first once more",
+    ),
+    Bug(
+        "every epoch the first one",
+        "copies",
+        "pipelines.drawn(pixels, ids, view, epoch)",
+        "pipelines.drawn(pixels, ids, view)",
+        "test_augment.py::test_epochs_and_copies_draw_anew_whatever_the_place",
+        "nothing is drawn anew, and training on images sees the same copies in every epoch",
+    ),
+    Bug(
+        "a pipeline's features found by its number alone",
+        "features",
+        "[versions, PIPELINE_VERSION, view.pipeline, view.seed, view.copy]",
+        "[versions, PIPELINE_VERSION, view.copy]",
+        "test_augment.py::test_copies_pass_the_backbone_once_and_test_images_never",
+        "another pipeline's copies are taken for this one's",
+    ),
+    Bug(
+        "one pipeline for all threads",
+        "pipelines",
+        "_of_thread = threading.local()",
+        "_of_thread = threading.Event()",
+        "test_augment.py::test_threads_do_not_disturb_each_other",
+        "a copy is drawn by another image's generator, by chance",
+    ),
+    Bug(
+        "tried as it is alone",
+        "pipelines",
+        '1.0 if key == "p" and NAME in value else',
+        '0.0 if key == "p" and NAME in value else',
+        "test_augment.py::test_pipelines_that_are_refused",
+        "a rare crop ends the command in the middle of the work",
+    ),
+    Bug(
+        "the narrower half is heavy",
+        "kernels",
+        "spread(view, side) >= widths[len(widths) // 2]",
+        "spread(view, side) <= widths[len(widths) // 2]",
+        "test_augment.py::test_without_blurred_copies_the_wider_half_is_heavy",
+        "the slight blurs stand in the heavy mean",
+    ),
+    Bug(
+        "a pipeline in the baseline",
+        "config",
+        "replace(self, copies=(), augment=AugmentConfig(), duplicated=False",
+        "replace(self, copies=(), duplicated=False",
+        "test_augment.py::test_arms_have_names_of_their_own",
+        "the arm is compared with itself",
     ),
 )
 

@@ -892,7 +892,8 @@ def test_option_may_have_hyphens(key: tuple[str, ...]) -> None:
     value = value_at(Config(), key)
     word = json.dumps(plain(value)) if isinstance(value, tuple) else str(value).lower() if value is None else str(value)
     if value is None:
-        word = {"name": "x", "sha256": "0" * 64, "resize": "9", "crop": "9"}.get(key[-1], "[0.5, 0.5, 0.5]")
+        words = {"name": "x", "sha256": "0" * 64, "resize": "9", "crop": "9", "pipeline": "{transform: {}}"}
+        word = words.get(key[-1], "[0.5, 0.5, 0.5]")
     option = ".".join(key)
     expected = config_or_sentence([f"--{option}", word])
     assert isinstance(expected, Config)

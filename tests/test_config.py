@@ -207,7 +207,7 @@ def test_measured_blur_is_as_it_is_unless_scaled_and_its_file_is_not_read_here()
 
 def test_train_views_are_clean_and_the_copies_in_their_order() -> None:
     config = Config(copies=(BlurGrid("gaussian", (1.0, 0.5)), BlurGrid("gaussian", (0.5, 2.0))))
-    assert [view.strength for view in config.train_views] == [0, 1, 0.5, 2]
+    assert config.train_views == (CLEAN, *(Blur("gaussian", strength) for strength in (1.0, 0.5, 2.0)))
 
 
 def test_test_views_are_clean_and_the_sweep_by_strength() -> None:
@@ -333,7 +333,7 @@ def test_supplied_augmented_config_says_what_the_defaults_are() -> None:
 def test_supplied_configs_are_understood_and_test_heavy_blur(name: str) -> None:
     config = config_from(yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8")))
     assert config.arm == ("baseline" if name == "baseline.yaml" else "augmented")
-    heavy = [view for view in config.test_views if view.file is None and is_heavy(view, config.train_views[1:], 224)]
+    heavy = [view for view in config.test_views if view.file is None and is_heavy(view, config.copy_views, 224)]
     assert heavy or not config.copies or name == "psf.yaml"  # whose width only the user's file knows
 
 

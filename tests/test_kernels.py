@@ -373,7 +373,7 @@ def test_spread_is_sigma_and_nothing_for_clean() -> None:
 
 def test_default_sweep_is_heavy_from_twice_the_strongest_copy() -> None:
     config = Config()
-    copies = config.train_views[1:]
+    copies = config.copy_views
     assert [copy.strength for copy in copies] == [0.5, 1]
     assert [view.strength for view in config.test_views if is_heavy(view, copies)] == [2, 2.5, 3]
 

@@ -149,7 +149,7 @@ def test_headings_name_blurs_copies_and_heavy_views() -> None:
     ]
     assert made.notes == [
         "Strengths in px at network size (box: width, gaussian: sigma); below the pictures in px of the image file.",
-        "(copy) joins the training images of the augmented arm.",
+        "(copy) joins the training images.",
         "* heavy: at least twice as wide as the strongest copy.",
     ]
     assert made.summary == "2 training images, clean and through 4 blurs"
@@ -305,7 +305,7 @@ def test_nothing_overlaps_and_everything_fits(views: int, side: int, name: str) 
     drawn = replace(
         drawn,
         title=name,
-        views=(CLEAN, *(Blur("gaussian", v.strength, 30.0, "symmetric") for v in drawn.views[1:])),
+        views=(CLEAN, *(Blur("gaussian", v.strength, 30.0, "symmetric") for v in drawn.blurs[1:])),
     )
     width = previews._measure()
     page = previews._page(drawn, width)

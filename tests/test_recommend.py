@@ -83,7 +83,7 @@ def test_chosen_copies_are_slight_and_the_config_is_whole(tmp_path: Path) -> Non
     assert [view.name for view in written.train_views[1:]] == found["chosen"]
     assert replace(written, copies=config.copies) == config.resolved()
     assert found["against"] == ["gaussian 2"]
-    assert all(is_heavy(Blur("gaussian", 2.0), (view,), 64) for view in written.train_views[1:])
+    assert all(is_heavy(Blur("gaussian", 2.0), (view,), 64) for view in written.copy_views)
     assert exhibits.recommendation(found)
 
 

@@ -121,7 +121,9 @@ class ByHand:
     def __init__(self, config: Config, digits: ImageSet) -> None:
         self.config = config
         pixels = digits.read_pixels(digits.train)
-        self.images = torch.from_numpy(np.concatenate([blur_pixels(pixels, view) for view in config.train_views]))
+        self.images = torch.from_numpy(
+            np.concatenate([blur_pixels(pixels, view) for view in (CLEAN, *config.copy_views)])
+        )
         self.images = (self.images - 0.5) / 0.5
         self.labels = torch.from_numpy(np.tile(digits.labels[digits.train], len(config.train_views)))
         self.folds = torch.from_numpy(np.tile(images.folds(digits, FOLDS), len(config.train_views)))
