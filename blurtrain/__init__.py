@@ -14,7 +14,6 @@ from blurtrain.views import Blur
 if TYPE_CHECKING:
     from blurtrain.backbones import FrozenBackbone
     from blurtrain.batches import ImageDataModule
-    from blurtrain.blur import blur
     from blurtrain.classifier import BlurClassifier, ImageBatch
     from blurtrain.deployed import load
     from blurtrain.experiment import compare, compare_runs, evidence, read_comparison, recommend, train
@@ -46,7 +45,6 @@ __all__ = [
     "MinibatchConfig",
     "Prediction",
     "__version__",
-    "blur",
     "compare",
     "compare_runs",
     "evidence",
@@ -69,7 +67,6 @@ _LAZY = {
     "ImageDataModule": "batches",
     "KernelBlur": "transforms",
     "Prediction": "predictions",
-    "blur": "blur",
     "compare": "experiment",
     "compare_runs": "experiment",
     "evidence": "experiment",

@@ -1,4 +1,4 @@
-"""docs/tutorial.md does what it says: its commands are run in their order, on drawn photographs and on the real ones."""
+"""docs/tutorial.md does what it says: its commands are run in order, on drawn photographs and on the real ones."""
 
 import csv
 import re
