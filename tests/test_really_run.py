@@ -30,8 +30,10 @@ from tests.test_shards import shard_folder
 pytestmark = pytest.mark.usefixtures("quiet")
 
 ROOT = Path(__file__).parents[1]
-QUICK = ("--copies", "[{strengths: [1]}]", "--sweep", "[{strengths: [0, 2]}]")
-QUICK += ("--head.folds", "2", "--head.l2", "[0.1, 1]")
+QUICK = (
+    *("--copies", "[{strengths: [1]}]", "--sweep", "[{strengths: [0, 2]}]"),
+    *("--head.folds", "2", "--head.l2", "[0.1, 1]"),
+)
 SMALL = ("--backbone.resize", "32", "--backbone.crop", "32")
 RESULTS = ("head.safetensors", "heads-folds.safetensors", "sweep.csv", "predictions.parquet")
 
@@ -157,6 +159,8 @@ def test_every_set_of_torchvision_trains_a_head(name: str, photo_folder: Path) -
 
 class Task(LightningModule):
     """A network within something larger, as people train it."""
+
+    weight: Tensor
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
