@@ -6,7 +6,7 @@ Names are imported when they are first used, so that `import blurtrain` stays fa
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from blurtrain.config import BlurGrid, Config
+from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, MinibatchConfig
 from blurtrain.errors import BlurtrainError
 from blurtrain.version import VERSION
 from blurtrain.views import Blur
@@ -14,33 +14,38 @@ from blurtrain.views import Blur
 if TYPE_CHECKING:
     from blurtrain.backbones import FrozenBackbone
     from blurtrain.batches import ImageDataModule
-    from blurtrain.blur import blur
     from blurtrain.checking import check_data
     from blurtrain.classifier import BlurClassifier, ImageBatch
     from blurtrain.deployed import load
-    from blurtrain.experiment import compare, compare_runs, evidence, recommend, train
+    from blurtrain.experiment import compare, compare_runs, evidence, read_comparison, recommend, train
     from blurtrain.exporting import export
     from blurtrain.heads import FeatureDataModule
     from blurtrain.own_head import pretrained
-    from blurtrain.predictions import predict
+    from blurtrain.predictions import Asked, Prediction, predict
     from blurtrain.previews import preview
     from blurtrain.transforms import KernelBlur
 
 __version__ = VERSION
 
 __all__ = [
+    "Asked",
+    "BackboneConfig",
     "Blur",
     "BlurClassifier",
     "BlurGrid",
     "BlurtrainError",
     "Config",
+    "DataConfig",
     "FeatureDataModule",
     "FrozenBackbone",
+    "GlyphsConfig",
+    "HeadConfig",
     "ImageBatch",
     "ImageDataModule",
     "KernelBlur",
+    "MinibatchConfig",
+    "Prediction",
     "__version__",
-    "blur",
     "check_data",
     "compare",
     "compare_runs",
@@ -50,18 +55,20 @@ __all__ = [
     "predict",
     "pretrained",
     "preview",
+    "read_comparison",
     "recommend",
     "train",
 ]
 
 _LAZY = {
+    "Asked": "predictions",
     "BlurClassifier": "classifier",
     "FeatureDataModule": "heads",
     "FrozenBackbone": "backbones",
     "ImageBatch": "classifier",
     "ImageDataModule": "batches",
     "KernelBlur": "transforms",
-    "blur": "blur",
+    "Prediction": "predictions",
     "check_data": "checking",
     "compare": "experiment",
     "compare_runs": "experiment",
@@ -71,6 +78,7 @@ _LAZY = {
     "predict": "predictions",
     "pretrained": "own_head",
     "preview": "previews",
+    "read_comparison": "experiment",
     "recommend": "experiment",
     "train": "experiment",
 }

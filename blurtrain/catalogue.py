@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WIDTH = 100  # columns of the table
 HEADINGS = "input px  features  parameters  weights at hand"
 HEADINGS_MEASURED = "  px  features    params  images/s  engine  bounded  product  at hand"
-MORE = f"Those of timm: blurtrain backbones '{timm_networks.PREFIX}resnet*', after pip install blurtrain[timm]"
+MORE = f"Those of timm: blurtrain backbones '{timm_networks.PREFIX}resnet*', after pip install 'blurtrain[timm]'"
 
 
 @dataclass(frozen=True)

@@ -83,14 +83,14 @@ class BlurClassifier(LightningModule):
         )
 
     @classmethod
-    def from_run(cls, folder: Path) -> "BlurClassifier":
+    def from_run(cls, folder: Path | str) -> "BlurClassifier":
         """The classifier of a finished run: its backbone, with its own batch norms where it has some, and its refit.
 
         Raises:
             RunError: If the folder holds no finished run.
             BackboneError: If the backbone's weights cannot be had any more, or are others.
         """
-        run = load_run(folder)
+        run = load_run(Path(folder))
         classifier = cls(finished.backbone_of(run), len(run.classes))
         classifier.head.load_state_dict(finished.head_of(run))
         return classifier

@@ -15,6 +15,7 @@ from blurtrain.version import VERSION
 
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+STORING = ("train", "compare", "evidence", "recommend", "pretrained", "layers")  # what they compute, as they go
 MOST_CHARACTERS = 1000  # of an error: a wrong value may be as long as it likes
 
 
@@ -24,23 +25,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 where check-data found a problem, 2 for what the user can mend, 130 when interrupted.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    command, *words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     signal.signal(signal.SIGTERM, _interrupt)
     put_off()
     try:
-        if not words or words[0] in ("-h", "--help"):
+        if command in ("-h", "--help"):
             print(_overview())
             return 0
-        if words[0] == "--version":
+        if command == "--version":
             print(f"blurtrain {VERSION}")
             return 0
-        if words[0] not in COMMANDS:
-            raise ConfigError(f"command {words[0]!r} is not known: {suggest(words[0], list(COMMANDS))}")
-        return _RUN[words[0]](words[1:]) or 0
+        if command not in COMMANDS:
+            raise ConfigError(f"command {command!r} is not known: {suggest(command, list(COMMANDS))}")
+        return _RUN[command](words) or 0
     except BlurtrainError as error:
         return _refused(str(error))
     except KeyboardInterrupt:
-        print("\nblurtrain: interrupted; the same command goes on from what is stored", file=sys.stderr)
+        way_on = "goes on from what is stored" if command in STORING else "begins anew"
+        print(f"\nblurtrain: interrupted; the same command {way_on}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `blurtrain cache | head`
         sys.stderr.close()

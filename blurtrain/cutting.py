@@ -114,7 +114,10 @@ def cut_head(network: nn.Module, name: str, crop: int) -> Cut:
     except RuntimeError as error:
         raise BackboneError(f"{name} needs its last layer ({first_sentence(error)}): it may have two heads") from error
     if shape != (1, cut.features):
-        raise BackboneError(f"{name} without its last layer gives shape {shape}, not the layer's {cut.features} inputs")
+        raise BackboneError(
+            f"{name} without its last layer gives shape {shape}, not the layer's {cut.features} inputs: "
+            "pool its maps to one value a channel, before or behind that layer"
+        )
     return cut
 
 

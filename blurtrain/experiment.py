@@ -171,7 +171,7 @@ def forecast_recommend(config: Config) -> str:
     return f"At most, if every round adds a copy:\n{forecast.of_recommendation(config).text()}"
 
 
-def compare_runs(folders: Sequence[Path], target: Path | None = None) -> Path:
+def compare_runs(folders: Sequence[Path | str], target: Path | None = None) -> Path:
     """Compare finished runs; what was compared already is not computed again.
 
     Args:
@@ -185,14 +185,15 @@ def compare_runs(folders: Sequence[Path], target: Path | None = None) -> Path:
         RunError: If the runs cannot be compared.
         StoreError: If the folder cannot be written.
     """
-    arms = comparison.open_arms(folders)
-    folder = target or folders[0].parent / f"compare-{_joint_name([run.folder.name for run in arms.runs.values()])}"
+    chosen = [Path(folder) for folder in folders]
+    arms = comparison.open_arms(chosen)
+    folder = target or chosen[0].parent / f"compare-{_joint_name([run.folder.name for run in arms.runs.values()])}"
     if comparison.stored(folder, arms) is not None:
         say(f"{folder} is finished already")
         return folder
     with held(runs.lock(folder), f"making {folder}"):
         if comparison.stored(folder, arms) is None:
-            _write_comparison(folder, comparison.compared(folders))
+            _write_comparison(folder, comparison.compared(chosen))
     return folder
 
 
@@ -220,13 +221,13 @@ def _joint_name(names: Sequence[str]) -> str:
     return experiment if is_pair else "-and-".join(names)
 
 
-def read_comparison(folder: Path) -> dict[str, Any]:
+def read_comparison(folder: Path | str) -> dict[str, Any]:
     """The contents of a finished comparison's comparison.json.
 
     Raises:
         RunError: If there is none, or it is not what was written.
     """
-    return _read(folder / comparison.RESULT, "comparison")
+    return _read(Path(folder) / comparison.RESULT, "comparison")
 
 
 def read_evidence(folder: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import glob
 import io
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,7 @@ class HubSource(StoredSource):
             paths = sorted(glob.glob(files, recursive=True))  # noqa: PTH207 - of an absolute pattern, too
             if not paths or not all(path.lower().endswith(".parquet") for path in paths):
                 raise DataError(f"{root} names no parquet files: give {HUB}FOLDER/*.parquet, or {HUB}NAME")
+            _require_one_type(root, paths)
             splits = splits_of_files(root, [Path(path).name for path in paths], self.notes, trained=trained)
             by_split: dict[str, list[str]] = {}
             for split, path in zip(splits, paths, strict=True):
@@ -133,6 +134,29 @@ def _loaded(root: str, name: str, *, download: bool, **arguments: Any) -> "Mappi
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
     return loaded
+
+
+def _require_one_type(root: str, paths: Sequence[str]) -> None:
+    """Check that labels are numbers in all files or in none, or the library says no more than that it failed.
+
+    Raises:
+        DataError: If they are not.
+    """
+    from pyarrow import ArrowException, parquet, types
+
+    first: dict[tuple[str, bool], str] = {}
+    for path in paths:
+        try:
+            schema = parquet.read_schema(path)
+        except (OSError, ArrowException):  # the library says so
+            continue
+        for name in {*LABELS} & {*schema.names}:
+            kind = schema.field(name).type
+            number = types.is_integer(kind)
+            first.setdefault((name, number), f"{kind} in {path}")
+            if (name, not number) in first:
+                both = f"{first[name, not number]} and {kind} in {path}"
+                raise DataError(f"column {name} of {root} holds {both}: give one kind only")
 
 
 def _columns(root: str, features: "datasets.Features") -> tuple[str, str]:

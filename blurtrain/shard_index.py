@@ -4,7 +4,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ class Sample(NamedTuple):
         kind: Suffix of the image; nothing where the sample has none.
         offset: First byte of the image within the shard.
         size: Its bytes.
+        typed: How a label in JSON is written, a whole number or a text; nothing for one in a ``.cls``.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Sample(NamedTuple):
     kind: str
     offset: int
     size: int
+    typed: str
 
 
 _known: dict[tuple[Path, int, int], tuple[Sample, ...]] = {}  # by file, size and time: a command asks several times
@@ -118,14 +120,29 @@ def _sample(shard: Path, file: io.BufferedReader, key: str, members: Members) ->
     if kind is None:
         has = ", ".join(f".{kind}" for kind in members)
         raise DataError(f"sample {key!r} of shard {shard} has no label (it has {has}): add {key}.cls or {key}.json")
-    label = _label(shard, file, members[kind])
+    label, typed = _label(shard, file, members[kind])
     if not images:
-        return Sample(key, label, "", 0, 0)
+        return Sample(key, label, "", 0, 0, typed)
     image = members[images[0]]
-    return Sample(key, label, images[0], image.offset_data, image.size)
+    return Sample(key, label, images[0], image.offset_data, image.size, typed)
 
 
-def _label(shard: Path, file: io.BufferedReader, member: tarfile.TarInfo) -> str:
+def require_one_type(found: Iterable[tuple[Path, Sample]]) -> None:
+    """Check that labels in JSON are all numbers or all texts: else some are an index and others the name of a class.
+
+    Raises:
+        DataError: If they are not.
+    """
+    first: dict[str, str] = {}
+    for shard, sample in found:
+        if sample.typed:
+            first.setdefault(sample.typed, f"{sample.key}.json of shard {shard}")
+    if len(first) > 1:
+        (one, place), (other, there) = first.items()
+        raise DataError(f"{place} has a {one} for its label, and {there} a {other}: give one kind only")
+
+
+def _label(shard: Path, file: io.BufferedReader, member: tarfile.TarInfo) -> tuple[str, str]:
     place, allowed = f"{member.name} of shard {shard}", "give a whole number or a text"
     if member.size > MOST_LABEL:
         raise DataError(f"{place} has more than {MOST_LABEL:,} bytes: {allowed}")
@@ -136,10 +153,12 @@ def _label(shard: Path, file: io.BufferedReader, member: tarfile.TarInfo) -> str
         value = json.loads(text) if member.name.lower().endswith(".json") else text.strip()
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place} cannot be read ({error}): {allowed}") from error
+    typed = ""
     if member.name.lower().endswith(".json"):
         if not isinstance(value, dict) or "label" not in value:
             raise DataError(f'{place} has no "label": {allowed} by that name')
         value = value["label"]
+        typed = "text" if isinstance(value, str) else "whole number"
     if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():
         raise DataError(f"{place} gives the label {value!r}: {allowed}")
-    return str(value).strip()
+    return str(value).strip(), typed

@@ -16,7 +16,7 @@ from blurtrain.listed import Listing, choose, splits_of_files
 from blurtrain.locks import held
 from blurtrain.progress import progress
 from blurtrain.roots import URL
-from blurtrain.shard_index import IMAGES, index_of, is_known
+from blurtrain.shard_index import IMAGES, index_of, is_known, require_one_type
 from blurtrain.sources import File, StoredSource, require_readable
 
 MOST_SHARDS = 100_000
@@ -52,6 +52,7 @@ class ShardSource(StoredSource):
                 index_of(shard)
                 bar.advance()
         found = [(place, sample) for place, shard in enumerate(self._shards) for sample in index_of(shard)]
+        require_one_type((self._shards[place], sample) for place, sample in found)
         prefixes = _distinct(names)
         listing = Listing(
             [f"{prefixes[place]}/{sample.key}{'.' * bool(sample.kind)}{sample.kind}" for place, sample in found],

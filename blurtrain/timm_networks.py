@@ -31,7 +31,7 @@ def _timm() -> Any:  # noqa: ANN401 - the module, which has no types
         if error.name != "timm":
             raise
         raise BackboneError(
-            "timm is not installed, and backbones called timm:NAME are its networks: pip install blurtrain[timm]"
+            "timm is not installed, and backbones called timm:NAME are its networks: pip install 'blurtrain[timm]'"
         ) from error
     return timm
 

@@ -8,13 +8,40 @@ from typing import Literal, cast
 
 from blurtrain.config import OnBadImage
 from blurtrain.errors import ConfigError
+from blurtrain.options import Parser
 from blurtrain.parsers import DRY_RUN, plain_parser
+from blurtrain.trust import OPTION
+
+
+def _of_a_run(command: str) -> Parser:
+    """A parser for what is done with a finished run."""
+    parser = plain_parser(command)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument(
+        OPTION, metavar="MODULE:FUNCTION", help="leave to run it, where a function of yours is the network"
+    )
+    return parser
+
+
+def _require_named(run: Path, name: str | None) -> None:
+    """Check that a network which is named is the run's, so that nobody thinks another one answers.
+
+    Raises:
+        ConfigError: If it is another.
+        RunError: If there is no finished run.
+    """
+    if name is None:
+        return
+    from blurtrain import runs
+
+    own = runs.load_run(run).config.backbone.name
+    if name != own:
+        raise ConfigError(f"{OPTION} must be {own!r}, the network of {run}, got {name!r}")
 
 
 def predict(words: Sequence[str]) -> None:
     """``blurtrain predict``."""
-    parser = plain_parser("predict")
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser = _of_a_run("predict")
     parser.add_argument("paths", type=str, nargs="+", metavar="PATH", help="images, folders (at any depth), patterns")
     parser.add_argument("--format", type=Literal["csv", "jsonl"], default="csv", help="a line a file")
     parser.add_argument("--out", type=Path, metavar="FILE", help="whole or not at all; standard output by default")
@@ -30,6 +57,7 @@ def predict(words: Sequence[str]) -> None:
     parsed = parser.parse_words(words)
     if parsed.out is not None and parsed.out.is_dir():
         raise ConfigError(f"out must be a file, and {parsed.out} is a folder")
+    _require_named(parsed.run, parsed.backbone.name)
     from blurtrain import predictions
 
     asked = predictions.Asked(parsed.top, parsed.blur_check, parsed.least_accuracy, parsed.on_bad_image)
@@ -39,11 +67,11 @@ def predict(words: Sequence[str]) -> None:
 
 def export(words: Sequence[str]) -> None:
     """``blurtrain export``."""
-    parser = plain_parser("export")
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser = _of_a_run("export")
     parser.add_argument("--format", type=Literal["onnx", "torch", "safetensors"], default="onnx", help="of the file")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .onnx, .pt2 or .safetensors")
     parsed = parser.parse_words(words)
+    _require_named(parsed.run, parsed.backbone.name)
     from blurtrain import exporting
 
     made = exporting.export(parsed.run, parsed.format, parsed.out)

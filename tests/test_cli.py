@@ -501,13 +501,16 @@ def test_an_empty_cache_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("command", ["compare", "predict", "export", "cache"])
 def test_an_interruption_is_one_line(
-    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    monkeypatch.setitem(cli._RUN, "cache", lambda _: signal.raise_signal(number))
-    assert main(["cache"]) == 130
-    assert capsys.readouterr().err == INTERRUPTION
+    monkeypatch.setitem(cli._RUN, command, lambda _: signal.raise_signal(number))
+    assert main([command]) == 130
+    stores = command == "compare"  # the others keep nothing that they could go on from
+    anew = "\nblurtrain: interrupted; the same command begins anew\n"
+    assert capsys.readouterr().err == (INTERRUPTION if stores else anew)
 
 
 # real processes: seconds each, so few

@@ -205,15 +205,19 @@ def test_labels_are_those_that_torchvision_gives(photo_folder: Path, tmp_path: P
         np.testing.assert_array_equal(np.asarray(source.decode(index)), np.asarray(image))
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_text_that_is_drawn_has_two_classes(tmp_path: Path) -> None:
-    for split in ("train", "valid", "test"):
+def rendered(root: Path) -> None:
+    for place, split in enumerate(("train", "valid", "test")):
         for label, kind in enumerate(("negative", "positive")):
             for number in range(2):
-                pixels = np.full((5, 6, 3), 100 * label + number + len(split), np.uint8)
-                target = tmp_path / "rendered-sst2" / split / kind / f"{number}.png"
+                pixels = np.full((5, 6, 3), 100 * label + 10 * place + number, np.uint8)
+                target = root / "rendered-sst2" / split / kind / f"{number}.png"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels).save(target)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_text_that_is_drawn_has_two_classes(tmp_path: Path) -> None:
+    rendered(tmp_path)
     source = TorchvisionSource("torchvision:RenderedSST2", tmp_path, download=False)
     assert source.classes == ("negative", "positive")
     assert [item.split for item in source.items] == ["train"] * 4 + ["validation"] * 4 + ["test"] * 4

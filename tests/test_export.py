@@ -162,6 +162,18 @@ def test_answers_that_are_no_numbers_differ(few_runs: dict[str, Path]) -> None:
     )
 
 
+def test_the_largest_difference_of_all_counts(few_runs: dict[str, Path], drawn: Path) -> None:
+    classifier, pixels = load(few_runs["frozen"]), pixels_of(drawn, 23)
+    wrong = classifier(torch.from_numpy(pixels)).numpy()
+    wrong[17, 4] += np.float32(0.25)  # one probability of one image
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        (start,) = (i for i in range(len(pixels)) if np.array_equal(pixels[i : i + len(images)], images))
+        return np.asarray(wrong[start : start + len(images)])
+
+    assert exporting.difference(answer, classifier, pixels) == pytest.approx(0.25, abs=1e-4)
+
+
 def test_what_cannot_be_exported_says_so(
     few_runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

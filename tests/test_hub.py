@@ -49,14 +49,14 @@ def table_of(entries: Entries, names: Sequence[str] | None = KINDS) -> Any:  # n
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
 
 
-def parquet_of(folder: Path, target: Path, *, split: bool) -> str:
+def parquet_of(folder: Path, target: Path, *, split: bool, names: Sequence[str] = KINDS) -> str:
     """The images of a folder in parquet files, called as on the hub."""
     target.mkdir()
     for word in ("train", "val", "test") if split else ("",):
         entries = [entry for entry in entries_of(folder) if entry[2] == word]
         for number, part in enumerate(filter(None, (entries[:7], entries[7:]))):
             name = {"val": "validation", "": "train"}.get(word, word)
-            table_of(part).to_parquet(target / f"{name}-{number:05d}-of-00002.parquet")
+            table_of(part, names).to_parquet(target / f"{name}-{number:05d}-of-00002.parquet")
     return f"hf:{target}/*.parquet"
 
 

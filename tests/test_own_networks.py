@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -17,6 +20,7 @@ from blurtrain.classifier import BlurClassifier
 from blurtrain.cli import main
 from blurtrain.config import BackboneConfig
 from blurtrain.errors import BackboneError
+from blurtrain.predictions import predict
 from tests.conftest import EMBEDDED, fill_classes, smooth_pictures
 
 CODE = """
@@ -204,6 +208,39 @@ def test_a_run_is_used_again_by_who_names_it_again(photos: Path, capsys: pytest.
     assert main(["layers", *again, "--images", "2", "--blurs", "[{strengths: [1]}]"]) == 0
     assert BlurClassifier.from_run(runs[1]).head.weight.shape == (3, 8)
     assert json.loads((runs[1] / "run.json").read_text())["backbone"]["name"] == "mine.nets:build"
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.filterwarnings("ignore::FutureWarning:torch")
+def test_predict_and_export_take_the_name_again(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SMALL, *NAMED]) == 0
+    run = "runs/photos-mine.nets-build-augmented"
+    commands = (["predict", run, "photos/test"], ["export", run, "--out", "mine.onnx"])
+    for words in commands:
+        (photos / "was_run").unlink(missing_ok=True)
+        forget()
+        refused(words, capsys)
+        assert main([*words, "--backbone.name", "mine.nets:steep"]) == 2
+        assert capsys.readouterr().err == (
+            "blurtrain: error: --backbone.name must be 'mine.nets:build', the network of "
+            "runs/photos-mine.nets-build-augmented, got 'mine.nets:steep'\n"
+        )
+        assert not Path("was_run").exists()
+        assert main([*words, "--backbone.name", "mine.nets:build"]) == 0
+        assert Path("was_run").exists()
+    classifier = BlurClassifier.from_run(run).eval()
+    paths = sorted(Path("photos/test").rglob("*.*g"))
+    rows = list(predict(run, ["photos/test"]))
+    assert [row.path for row in rows] == [str(path) for path in paths]
+    session = onnxruntime.InferenceSession("mine.onnx", providers=["CPUExecutionProvider"])
+    for path, row in zip(paths, rows, strict=True):
+        with Image.open(path) as image:
+            pixels = classifier.backbone.preprocessing.geometry.apply(image.convert("RGB"))
+        expected = classifier.predict_step(torch.from_numpy(pixels)[None].float() / 255, 0).detach().numpy()
+        assert row.top[0][1] == pytest.approx(float(expected.max()), abs=1e-5)
+        assert row.top[0][0] == ("blue", "green", "red")[int(expected.argmax())]
+        np.testing.assert_allclose(session.run(None, {"images": pixels[None]})[0], expected, atol=1e-5)
 
 
 def forget() -> None:

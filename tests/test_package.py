@@ -146,6 +146,11 @@ def test_exported_names_are_sorted_and_exist() -> None:
         assert getattr(blurtrain, name) is not None
 
 
+def test_no_exported_name_is_that_of_a_module() -> None:
+    modules = {path.stem for path in PACKAGE.glob("*.py")}  # which would take its place as soon as it is imported
+    assert modules.isdisjoint(blurtrain.__all__)
+
+
 def test_what_the_readme_imports_is_exported() -> None:
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))
     names = [

@@ -289,7 +289,7 @@ def test_timm_that_is_not_installed_is_told(
     assert main(words) == 2
     assert capsys.readouterr().err == (
         "blurtrain: error: timm is not installed, and backbones called timm:NAME are its networks: "
-        "pip install blurtrain[timm]\n"
+        "pip install 'blurtrain[timm]'\n"
     )
 
 
