@@ -1,16 +1,18 @@
 """The command line: which function runs a command, and the one place that catches what a user can cause."""
 
+import io
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from blurtrain import commands, tools
+from blurtrain import chatter, commands, tools
 from blurtrain.errors import BlurtrainError, ConfigError
 from blurtrain.lean import put_off
 from blurtrain.options import suggest
 from blurtrain.parsers import COMMANDS as COMMANDS
-from blurtrain.progress import one_line
+from blurtrain.parsers import VERBOSE, VERBOSE_SHOWS
+from blurtrain.progress import folded, one_line
 from blurtrain.version import VERSION
 
 USER_ERROR = 2
@@ -24,9 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for what the user can mend, 130 when interrupted.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = _without_verbose(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     put_off()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what the terminal's encoding has not
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_overview())
@@ -57,8 +61,16 @@ def _refused(sentence: str) -> int:
     sentence = one_line(sentence)
     if len(sentence) > MOST_CHARACTERS:
         sentence = f"{sentence[: MOST_CHARACTERS // 2]} ... {sentence[-MOST_CHARACTERS // 2 :]}"
-    print(f"blurtrain: error: {sentence}", file=sys.stderr)
+    print(folded(f"blurtrain: error: {sentence}"), file=sys.stderr)
     return USER_ERROR
+
+
+def _without_verbose(words: Sequence[str]) -> list[str]:
+    """Obey the switch, which may stand anywhere before a ``--``, as no option has such a value; the other words."""
+    end = list(words).index("--") if "--" in words else len(words)
+    if set(VERBOSE) & set(words[:end]):
+        chatter.let_through()
+    return [word for place, word in enumerate(words) if place > end or word not in VERBOSE]
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -75,6 +87,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
+            f"{', '.join(VERBOSE)} with any command shows {VERBOSE_SHOWS}.",
             "blurtrain COMMAND --help explains a command; blurtrain compare needs no options at all.",
         ]
     )

@@ -22,6 +22,7 @@ from blurtrain.errors import ConfigError, DataError
 from blurtrain.files import whole_file
 from blurtrain.imagenet_c import table_in_words
 from blurtrain.kernels import FAMILIES, is_heavy
+from blurtrain.nearest_severity import nearest, table
 from blurtrain.opening import open_source
 from blurtrain.progress import say
 from blurtrain.sources import Item, Source, why
@@ -96,13 +97,23 @@ class Sheet:
         resized = any(row.scale != 1 for row in self.rows)
         also = "; below the pictures in px of the image file" if resized else ""
         lines = [f"Strengths in px at network size ({strengths}){also}."] * bool(families)
-        if any(view.severity for view in self.views):
-            lines.append(f"Severities: {table_in_words(self.side)}.")
+        if len(self.views) > 1:
+            signs = "; ≈ most like, < weaker than, > stronger than" * bool(families)
+            lines.append(f"Severities: {table_in_words(self.side)}{signs}.")
         if self.copies:
             lines.append("(copy) joins the training images of the augmented arm.")
         if any(is_heavy(view, self.copies, self.side) for view in self.views):
             lines.append("* heavy: at least twice as wide as the strongest copy.")
         return lines
+
+    @property
+    def table(self) -> str:
+        """The blurs in numbers, as text."""
+        return table(self.views, self.side)
+
+    def likeness(self, view: Blur) -> str:
+        """What stands under the heading of a column: the severity that a blur is most like."""
+        return "" if view == CLEAN or view.severity else nearest(view, self.side).caption(view.family)
 
     def heading(self, view: Blur) -> str:
         """What stands above a column."""
@@ -312,11 +323,12 @@ class _Page:
         self.top += 2 * LINE
 
     def write_headings(self, band: list[int]) -> None:
-        headings = [wrapped(self._drawn.heading(self._drawn.views[i]), self._side, self._width) for i in band]
-        self.top += LINE * max(map(len, headings))
-        for place, lines in enumerate(headings):
-            for i, line in enumerate(reversed(lines), 1):
-                self.texts.append((self._left(place), self.top - LINE * i, line, BOLD))
+        for said, style in ((self._drawn.heading, BOLD), (self._drawn.likeness, GREY)):
+            columns = [wrapped(said(self._drawn.views[i]), self._side, self._width) for i in band]
+            for place, lines in enumerate(columns):
+                for i, line in enumerate(lines):
+                    self.texts.append((self._left(place), self.top + LINE * i, line, style))
+            self.top += LINE * max(map(len, columns))
 
     def write_label(self, row: Row) -> None:
         self.texts.append((MARGIN, self.top, labelled(row, self._inner, self._width), GREY))

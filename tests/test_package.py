@@ -29,6 +29,7 @@ LADDER = [
         "convolution",
         "imagenet_c",
         "kernels",
+        "nearest_severity",
         "grids",
         "roots",
         "sections",
@@ -79,7 +80,7 @@ LADDER = [
     *("deployed", "sharpness", "predictions", "model_card", "exporting"),
     *("layer_tables", "layer_words", "layer_gaps", "layer_report", "layer_pictures"),
     *("anatomy", "dissection", "needs", "forecast", "experiment", "layers", "previews", "pretrain"),
-    *("commands", "tools", "cli"),
+    *("endings", "commands", "tools", "cli"),
 ]
 OUTSIDE = ["__init__", "__main__"]  # names for users: they stand on top
 MOST_LINES = 400
