@@ -210,7 +210,7 @@ def after_backbones(names: Mapping[str, int], *, measured: bool) -> Ending:
         measured: Whether they have been tried out.
     """
     smallest = min(names, key=lambda name: names[name])
-    found = f"{len(names)} network{'s' * (len(names) > 1)}, the smallest {smallest}"
+    found = f"{len(names)} networks, the smallest {smallest}" if len(names) > 1 else f"1 network, {smallest}"
     following = ["preview", OPTION, smallest] if measured else ["backbones", smallest, "--measure"]
     return Ending(found, [], following)
 

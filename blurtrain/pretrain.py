@@ -179,7 +179,6 @@ def pretrain(*, seed: int, folder: Path, recipe: Recipe | None = None) -> dict[s
     """
     recipe = Recipe() if recipe is None else recipe
     start = time.perf_counter()
-    silence()
     train = draw_letters(glyphs.glyphs("letters", "train", recipe.images, seed))
     fresh = glyphs.glyphs("letters", "validation", recipe.validation_images, seed)
     validation = draw_letters(fresh, "drawing fresh letters")
@@ -289,6 +288,7 @@ class _CountSteps(pl.Callback):
 
 
 def _trainer(max_steps: int = -1, callbacks: list[pl.Callback] | None = None) -> pl.Trainer:
+    silence()
     return pl.Trainer(
         accelerator="cpu",
         devices=1,

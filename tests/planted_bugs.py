@@ -1411,8 +1411,8 @@ BUGS = (
     Bug(
         "heads of another arm",
         "controls",
-        "repr((arm.config.train_views, arm.config.head",
-        "repr((arm.config.head",
+        "repr((arm.train_views, arm.head",
+        "repr((arm.head",
         "test_evidence.py::test_numbers_agree_with_runs_of_the_same_arms",
         "every arm is the baseline",
     ),
