@@ -1,5 +1,7 @@
 """The command line: which function runs a command, and the one place that catches what a user can cause."""
 
+import atexit
+import gc
 import io
 import signal
 import sys
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = _without_verbose(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     put_off()
+    atexit.register(gc.freeze)  # or the interpreter looks through all that the libraries have made, for seconds
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what the terminal's encoding has not
     try:

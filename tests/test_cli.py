@@ -154,6 +154,9 @@ FAMILY_SENTENCE = f"family: must be one of {', '.join(map(repr, FAMILIES))}, got
         (["train", "--head.fold", "3"], "option --head.fold is not known: did you mean 'head.folds'?"),
         (["train", "--batchsize=3"], "option --batchsize is not known: did you mean 'batch_size'?"),
         (["compare", "--zzz", "3"], "option --zzz is not known: blurtrain compare --help lists them"),
+        (["train", "--verbos"], "option --verbos is not known: did you mean 'verbose'?"),
+        (["predict", "run"], "paths must be given: blurtrain predict --help explains what is wanted"),
+        (["export"], "run and out must be given: blurtrain export --help explains what is wanted"),
         (["train", "file.yaml"], "'file.yaml' is not expected here: blurtrain train --help lists the options"),
         (["cache", "--cach", "x"], "option --cach is not known: did you mean 'cache'?"),
         (["train", "--head.folds", "many"], "head.folds: must be a whole number, got: many"),
@@ -217,6 +220,13 @@ def test_blurs_that_are_none_are_one_sentence(fails: Fails, copies: str) -> None
 def test_configs_that_are_not_understood(fails: Fails, contents: str, sentence: str) -> None:
     Path("mine.yaml").write_text(contents)
     assert fails("train", "--config", "mine.yaml") == sentence
+
+
+def test_a_config_that_is_not_there(fails: Fails) -> None:
+    assert re.fullmatch(
+        "config '.*none.yaml' does not exist: give a YAML file, or leave --config out",
+        fails("train", "--config", "none.yaml"),
+    )
 
 
 def test_broken_yaml_is_one_sentence_with_its_place(fails: Fails) -> None:
