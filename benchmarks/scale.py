@@ -29,10 +29,10 @@ def run(images: int) -> tuple[float, float, float, float]:
         text = said.read()
     if status:
         raise SystemExit(text)
-    steps = re.findall(r"(reading images|running the backbone) +(\d+) of \d+ \w+ in ([\d.]+) s", text)
+    steps = re.findall(r"(reading images|running the backbone) +([\d,]+) of [\d,]+ \w+ in ([\d.]+) s", text)
     rates = []
     for step in ("reading images", "running the backbone"):
-        mine = [(int(count), float(taken)) for name, count, taken in steps if name == step]
+        mine = [(int(count.replace(",", "")), float(taken)) for name, count, taken in steps if name == step]
         rates.append(sum(count for count, _ in mine) / sum(taken for _, taken in mine))
     scale = 1 if sys.platform == "darwin" else 1024
     return seconds, usage.ru_maxrss * scale / 2**20, *rates

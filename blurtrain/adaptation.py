@@ -28,7 +28,7 @@ from blurtrain.features import decoder, libraries, made_as
 from blurtrain.files import sha256
 from blurtrain.images import ImageSet
 from blurtrain.locks import held
-from blurtrain.progress import progress, say
+from blurtrain.progress import progress, reused
 from blurtrain.store import Table, row_id
 from blurtrain.views import TrainView
 
@@ -117,7 +117,7 @@ def adapted(
         table.refresh()
         stored = _stored(backbone, table, row)
         if stored is not None:
-            say(f"{'reusing':<22} stored statistics of batch norms")
+            reused("adapting batch norms", passes, "view")
             return applied(backbone, stored), 0
         state = estimate(backbone, images, views, batch_size)
         table.append(row, {key: tensor.numpy()[None] for key, tensor in state.items()})

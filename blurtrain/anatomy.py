@@ -233,7 +233,8 @@ def _linear_norms(trace: Trace, table: Table) -> dict[int, float]:
 def _store(rows: Mapping[int, Ids], compute: Callable[[int], Gains], table: Table, step: str) -> None:
     """Compute what is not stored yet."""
     missing = [place for place, row in rows.items() if not table.has(row)[0]]
-    with held(table.lock, "bounding layers"), progress(step, len(missing), "layer") as bar:
+    stored = len(rows) - len(missing)
+    with held(table.lock, "bounding layers"), progress(step, len(missing), "layer", stored=stored) as bar:
         table.refresh()
         for place in missing:
             if not table.has(rows[place])[0]:  # two layers may be the same one
@@ -271,7 +272,7 @@ def measured(subject: Subject, found: Anatomy) -> Measured:
 
     pool = ThreadPoolExecutor(cores(), "layers", initializer=torch.set_num_threads, initargs=(1,))
     try:
-        with progress("layers", count) as bar:
+        with progress("measuring layers", count) as bar:
             for done in pool.map(take, range(0, count, together)):
                 bar.advance(done)
     finally:

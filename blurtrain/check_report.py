@@ -9,8 +9,8 @@ from blurtrain.checking import Check, place
 from blurtrain.config import Config
 from blurtrain.decoding import KINDS
 from blurtrain.findings import NOTE, PROBLEM, SEVERITY, TRAIN, WARNING, Checked, Finding, tally
-from blurtrain.previews import ELLIPSIS, shortened
 from blurtrain.progress import one_line
+from blurtrain.sheets import ELLIPSIS, shortened
 
 WIDE = 100  # characters of a line
 MOST_CLASSES = 20  # that are all shown; of more, the largest and the smallest

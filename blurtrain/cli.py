@@ -1,16 +1,20 @@
 """The command line: which function runs a command, and the one place that catches what a user can cause."""
 
+import atexit
+import gc
+import io
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from blurtrain import commands, tools
+from blurtrain import chatter, commands, tools
 from blurtrain.errors import BlurtrainError, ConfigError
 from blurtrain.lean import put_off
 from blurtrain.options import suggest
 from blurtrain.parsers import COMMANDS as COMMANDS
-from blurtrain.progress import one_line
+from blurtrain.parsers import VERBOSE, VERBOSE_SHOWS
+from blurtrain.progress import folded, one_line
 from blurtrain.version import VERSION
 
 USER_ERROR = 2
@@ -25,9 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 where check-data found a problem, 2 for what the user can mend, 130 when interrupted.
     """
-    command, *words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    command, *words = _without_verbose(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     signal.signal(signal.SIGTERM, _interrupt)
     put_off()
+    atexit.register(gc.freeze)  # or the interpreter looks through all that the libraries have made, for seconds
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what the terminal's encoding has not
     try:
         if command in ("-h", "--help"):
             print(_overview())
@@ -58,8 +65,16 @@ def _refused(sentence: str) -> int:
     sentence = one_line(sentence)
     if len(sentence) > MOST_CHARACTERS:
         sentence = f"{sentence[: MOST_CHARACTERS // 2]} ... {sentence[-MOST_CHARACTERS // 2 :]}"
-    print(f"blurtrain: error: {sentence}", file=sys.stderr)
+    print(folded(f"blurtrain: error: {sentence}"), file=sys.stderr)
     return USER_ERROR
+
+
+def _without_verbose(words: Sequence[str]) -> list[str]:
+    """Obey the switch, which may stand anywhere before a ``--``, as no option has such a value; the other words."""
+    end = list(words).index("--") if "--" in words else len(words)
+    if set(VERBOSE) & set(words[:end]):
+        chatter.let_through()
+    return [word for place, word in enumerate(words) if place > end or word not in VERBOSE]
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -76,6 +91,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
+            f"{', '.join(VERBOSE)} with any command shows {VERBOSE_SHOWS}.",
             "blurtrain COMMAND --help explains a command; blurtrain compare needs no options at all.",
         ]
     )

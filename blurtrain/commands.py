@@ -6,6 +6,7 @@ from pathlib import Path
 from blurtrain.config import BlurGrid
 from blurtrain.errors import ConfigError
 from blurtrain.parsers import DRY_RUN, config_of, config_parser
+from blurtrain.progress import meanwhile
 
 FOUND = 1  # exit code of a check that found what stands in the way
 
@@ -16,15 +17,16 @@ def train(words: Sequence[str]) -> None:
     parser.add_argument("--dry_run", action="store_true", help=DRY_RUN)
     parsed = parser.parse_words(words)
     config = config_of(parser, parsed)
-    from blurtrain import experiment, report
+    from blurtrain import endings, experiment, report
 
     if parsed.dry_run:
         print(experiment.forecast(config, both=False))
+        endings.show(endings.after_forecast("train", words))
         return
     folder = experiment.train(config)
     print(report.sweep_table(folder))
     _print_skipped([folder])
-    print(f"\nRun: {folder}   TensorBoard: tensorboard --logdir {config.runs}   Next: blurtrain compare RUN RUN")
+    endings.show(endings.after_train(config))
 
 
 def compare(words: Sequence[str]) -> None:
@@ -34,18 +36,18 @@ def compare(words: Sequence[str]) -> None:
     parser.add_argument("--dry_run", action="store_true", help=DRY_RUN)
     parsed = parser.parse_words(words)
     config = config_of(parser, parsed)
-    from blurtrain import experiment, report
+    from blurtrain import endings, experiment, report
 
     if parsed.dry_run and not parsed.arms:
         print(experiment.forecast(config, both=True))
+        endings.show(endings.after_forecast("compare", words))
         return
     folder = experiment.compare_runs(parsed.arms) if parsed.arms else experiment.compare(config)
-    print(report.terminal_table(experiment.read_comparison(folder)))
+    comparison = experiment.read_comparison(folder)
+    print(report.terminal_table(comparison))
     _print_skipped(parsed.arms or [config.baseline().run_folder, config.run_folder])
-    names = ("comparison.csv", "comparison.json", "classes.csv", "images.csv")
-    tables = ", ".join(name for name in names if (folder / name).exists())
-    print(f"\nTables in {folder}: {tables}\nPicture: {folder / experiment.PICTURE}")
-    print(f"TensorBoard: tensorboard --logdir {folder.parent}")
+    names = ("comparison.csv", "comparison.json", "classes.csv", "images.csv", experiment.PICTURE)
+    endings.show(endings.after_compare(folder, comparison, [name for name in names if (folder / name).exists()]))
 
 
 def evidence(words: Sequence[str]) -> None:
@@ -54,14 +56,16 @@ def evidence(words: Sequence[str]) -> None:
     parser.add_argument("--dry_run", action="store_true", help=DRY_RUN)
     parsed = parser.parse_words(words)
     config = config_of(parser, parsed)
-    from blurtrain import exhibits, experiment
+    from blurtrain import endings, exhibits, experiment
 
     if parsed.dry_run:
         print(experiment.forecast_evidence(config))
+        endings.show(endings.after_forecast("evidence", words))
         return
     folder = experiment.evidence(config)
-    print(exhibits.tables(experiment.read_evidence(folder)))
-    print(f"\nTables: {folder / 'evidence.csv'}, {folder / experiment.EVIDENCE}\nPictures: {folder / 'figures'}")
+    found = experiment.read_evidence(folder)
+    print(exhibits.tables(found))
+    endings.show(endings.after_evidence(folder, config, found))
 
 
 def recommend(words: Sequence[str]) -> None:
@@ -74,14 +78,15 @@ def recommend(words: Sequence[str]) -> None:
     out = parsed.out or config.runs / f"recommend-{config.experiment}.yaml"
     if out.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"out must be a file that ends in .yaml, got {str(out)!r}")
-    from blurtrain import exhibits, experiment
+    from blurtrain import endings, exhibits, experiment
 
     if parsed.dry_run:
         print(experiment.forecast_recommend(config))
+        endings.show(endings.after_forecast("recommend", words))
         return
     found = experiment.recommend(config, out)
     print(exhibits.recommendation(found))
-    print(f"\nConfig: {out}   Next: blurtrain compare --config {out} --name NAME")
+    endings.show(endings.after_recommend(out, config, found))
 
 
 def pretrained(words: Sequence[str]) -> None:
@@ -95,7 +100,7 @@ def pretrained(words: Sequence[str]) -> None:
     )
     parsed = parser.parse_words(words)
     config = config_of(parser, parsed)
-    from blurtrain import answers, own_head
+    from blurtrain import answers, endings, own_head
 
     folder = own_head.pretrained(config, parsed.mapping)
     result = own_head.read_pretrained(folder)
@@ -103,7 +108,8 @@ def pretrained(words: Sequence[str]) -> None:
     if result["skipped"]:
         count = len(result["skipped"])
         print(f"\nSkipped: {count} bad image{'s' * (count > 1)}, listed in {folder / own_head.RESULT}")
-    print(f"\nTables: {folder / own_head.TABLE}, {folder / own_head.RESULT}\nPicture: {folder / own_head.PICTURE}")
+    names = (own_head.TABLE, own_head.RESULT, own_head.PICTURE)
+    endings.show(endings.after_pretrained(folder, config, result, names))
 
 
 def layers(words: Sequence[str]) -> None:
@@ -122,17 +128,18 @@ def layers(words: Sequence[str]) -> None:
     parser.add_argument("--dry_run", action="store_true", help=DRY_RUN)
     parsed = parser.parse_words(words)
     config = config_of(parser, parsed)
-    from blurtrain import layer_report, layers
+    from blurtrain import endings, layer_report, layers
 
     question = layers.Question(parsed.images, tuple(parser.instantiate(parsed).blurs), parsed.own_head)
     if parsed.dry_run:
         print(layers.forecast(config, question))
+        endings.show(endings.after_forecast("layers", words))
         return
     folder = layers.layers(config, question)
     result = layers.read_layers(folder)
     print(layer_report.table(result))
-    print(f"\nTables: {folder / layers.TABLE}, {folder / layers.STAGES}, {folder / layers.RESULT}")
-    print(f"Pictures: {folder / 'figures'}   TensorBoard: tensorboard --logdir {config.runs}")
+    names = (layers.TABLE, layers.STAGES, layers.RESULT, "figures")
+    endings.show(endings.after_layers(folder, config, result, names, own_head=question.own_head))
 
 
 def preview(words: Sequence[str]) -> None:
@@ -142,10 +149,12 @@ def preview(words: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="a .png file; runs/preview-NAME.png by default")
     parsed = parser.parse_words(words)
     config = config_of(parser, parsed)
-    from blurtrain import previews
+    with meanwhile("drawing the picture"):
+        from blurtrain import endings, previews
 
-    path, drawn = previews.made(config, parsed.images, parsed.out)
-    print(f"{drawn.summary}: {path}")
+        path, drawn = previews.made(config, parsed.images, parsed.out)
+    print(drawn.table)
+    endings.show(endings.after_preview(path, config, drawn.summary, words))
 
 
 def check_data(words: Sequence[str]) -> int:

@@ -186,20 +186,28 @@ def fit_all(arms: Sequence[Arm], ready: preparation.Prepared, folder: Path) -> l
         StoreError: If the store cannot be read, or the folder cannot be written.
     """
     fitted = []
-    for arm in arms:
-        inputs = preparation.inputs_of(arm.config, ready)
-        views = [features.made_as(view) for view in arm.config.train_views]
-        key = sha256(repr((views, arm.config.head, sorted(inputs.items()), VERSION)))
-        path = folder / f"{key[:16]}.safetensors"
-        kept = _kept(path, key)
-        if kept is None:
-            fit = training.fit_stored(arm.config, ready)
-            kept = fit.folds, fit.l2
-            with whole_file(path) as temporary:
-                tensors = {"weights": fit.folds.weights, "bias": fit.folds.bias}
-                save_file(tensors, temporary, {"key": key, "l2": repr(fit.l2), "sum": _sum(fit.folds)})
-        fitted.append(Fitted(arm, *kept))
+    keys = [_key(arm.config, ready) for arm in arms]
+    paths = [folder / f"{key[:16]}.safetensors" for key in keys]
+    missing = [path for path, key in zip(paths, keys, strict=True) if _kept(path, key) is None]
+    with progress("fitting arms", len(missing), "arm", stored=len(arms) - len(missing)) as bar:
+        for arm, key, path in zip(arms, keys, paths, strict=True):
+            kept = _kept(path, key)
+            if kept is None:
+                fit = training.fit_stored(arm.config, ready)
+                kept = fit.folds, fit.l2
+                with whole_file(path) as temporary:
+                    tensors = {"weights": fit.folds.weights, "bias": fit.folds.bias}
+                    save_file(tensors, temporary, {"key": key, "l2": repr(fit.l2), "sum": _sum(fit.folds)})
+            bar.advance(int(path in missing))
+            fitted.append(Fitted(arm, *kept))
     return fitted
+
+
+def _key(arm: Config, ready: preparation.Prepared) -> str:
+    """What the heads of an arm follow from."""
+    inputs = preparation.inputs_of(arm, ready)
+    views = [features.made_as(view) for view in arm.train_views]
+    return sha256(repr((views, arm.head, sorted(inputs.items()), VERSION)))
 
 
 def _kept(path: Path, key: str) -> tuple[Heads, float] | None:

@@ -32,7 +32,7 @@ from blurtrain.errors import StoreError
 from blurtrain.files import file_sha256, remove_partial, sha256, whole_file, write_json
 from blurtrain.kernels import has_kernel
 from blurtrain.locks import held
-from blurtrain.progress import say
+from blurtrain.progress import meanwhile, say
 from blurtrain.views import CLEAN, Blur
 
 TOLERANCE = 1e-4  # of the features' scale: an engine that differs more is not used
@@ -148,7 +148,8 @@ def build(
     if verdict is None:
         with held(path.with_name(".lock"), f"exporting {backbone.name}"):
             remove_partial(path.parent)
-            verdict = _stored_verdict(path) or _export(backbone, path, sample)
+            with meanwhile(f"exporting {backbone.name} for ONNX Runtime"):
+                verdict = _stored_verdict(path) or _export(backbone, path, sample)
     if verdict["agrees"]:
         return OnnxEngine(path, backbone.preprocessing)
     say(f"note: torch runs {backbone.name}: {verdict['reason']}")

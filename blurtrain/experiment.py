@@ -9,13 +9,15 @@ from blurtrain.config import Config
 from blurtrain.errors import ConfigError, RunError
 from blurtrain.files import csv_text, read_sealed, remove_partial, write_json, write_sealed, write_text
 from blurtrain.locks import held
-from blurtrain.progress import say
+from blurtrain.progress import meanwhile, say
 
 if TYPE_CHECKING:
     from blurtrain import preparation
 
 PICTURE = "figures/accuracy.png"
 EVIDENCE = "evidence.json"
+LOADING = "loading libraries and the network"  # some seconds, for torch
+FORECASTING = "loading libraries and trying the steps"
 
 
 def train(config: Config) -> Path:
@@ -32,9 +34,11 @@ def train(config: Config) -> Path:
         return config.run_folder
 
     _check_loggers(config)
-    from blurtrain import preparation  # imports torch, which a finished run does not need
+    with meanwhile(LOADING):
+        from blurtrain import preparation  # imports torch, which a finished run does not need
 
-    _train_alone(config, preparation.prepare(config))
+        prepared = preparation.prepare(config)
+    _train_alone(config, prepared)
     return config.run_folder
 
 
@@ -70,9 +74,10 @@ def compare(config: Config) -> Path:
     unfinished = [arm for arm in arms if not runs.is_finished(arm)]
     if unfinished:
         _check_loggers(config)
-        from blurtrain import preparation  # imports torch, which finished runs do not need
+        with meanwhile(LOADING):
+            from blurtrain import preparation  # imports torch, which finished runs do not need
 
-        prepared = preparation.prepare(config)
+            prepared = preparation.prepare(config)
         for arm in arms:
             if arm not in unfinished:  # told before the other arm is trained
                 runs.load_run(arm.run_folder).require_inputs(preparation.inputs_of(arm, prepared))
@@ -94,10 +99,11 @@ def evidence(config: Config) -> Path:
     if runs.is_finished(config, folder, EVIDENCE):
         say(f"{folder} is finished already")
         return folder
-    from blurtrain import controls, exhibits, preparation, sensitivity  # torch, which finished evidence does not need
+    with meanwhile(LOADING):
+        from blurtrain import controls, exhibits, preparation, sensitivity  # torch, which finished evidence needs not
 
-    controls.check(config)
-    ready = preparation.prepare(config)
+        controls.check(config)
+        ready = preparation.prepare(config)
     with held(runs.lock(folder), f"making {folder}"):
         if not runs.is_finished(config, folder, EVIDENCE):
             runs.begin(config, folder)
@@ -105,7 +111,8 @@ def evidence(config: Config) -> Path:
             found = controls.gather(config, ready, folder / controls.HEADS)
             found["sensitivity"] = sensitivity.gains(config, ready, folder / controls.HEADS)
             write_text(folder / "evidence.csv", csv_text(controls.cells(found)))
-            exhibits.pictures(folder / "figures", found)
+            with meanwhile("drawing pictures"):
+                exhibits.pictures(folder / "figures", found)
             write_sealed(folder / EVIDENCE, found)  # last: the evidence is finished
     return folder
 
@@ -123,10 +130,12 @@ def recommend(config: Config, out: Path) -> dict[str, Any]:
     Raises:
         BlurtrainError: As `train`.
     """
-    from blurtrain import choosing, controls, preparation
+    with meanwhile(LOADING):
+        from blurtrain import choosing, controls, preparation
 
-    controls.require_store(config, "recommend")
-    chosen = choosing.recommend(config, preparation.prepare(config))
+        controls.require_store(config, "recommend")
+        ready = preparation.prepare(config)
+    chosen = choosing.recommend(config, ready)
     write_text(out, runs.dump_config(chosen.config))
     write_json(out.with_suffix(".json"), chosen.found)
     return chosen.found
@@ -141,9 +150,10 @@ def forecast(config: Config, *, both: bool) -> str:
     arms = [arm for arm in ([config.baseline(), config] if both else [config]) if not runs.is_finished(arm)]
     if not arms:
         return f"{config.run_folder} is finished: the results are shown in about a second."
-    from blurtrain import forecast  # imports torch
+    with meanwhile(FORECASTING):
+        from blurtrain import forecast  # imports torch
 
-    return forecast.forecast(arms).text()
+        return forecast.forecast(arms).text()
 
 
 def forecast_evidence(config: Config) -> str:
@@ -155,9 +165,10 @@ def forecast_evidence(config: Config) -> str:
     folder = config.folder("evidence")
     if runs.is_finished(config, folder, EVIDENCE):
         return f"{folder} is finished: the results are shown in about a second."
-    from blurtrain import forecast  # imports torch
+    with meanwhile(FORECASTING):
+        from blurtrain import forecast  # imports torch
 
-    return forecast.of_evidence(config).text()
+        return forecast.of_evidence(config).text()
 
 
 def forecast_recommend(config: Config) -> str:
@@ -166,9 +177,10 @@ def forecast_recommend(config: Config) -> str:
     Raises:
         BlurtrainError: As `recommend`.
     """
-    from blurtrain import forecast  # imports torch
+    with meanwhile(FORECASTING):
+        from blurtrain import forecast  # imports torch
 
-    return f"At most, if every round adds a copy:\n{forecast.of_recommendation(config).text()}"
+        return f"At most, if every round adds a copy:\n{forecast.of_recommendation(config).text()}"
 
 
 def compare_runs(folders: Sequence[Path | str], target: Path | None = None) -> Path:
@@ -193,7 +205,8 @@ def compare_runs(folders: Sequence[Path | str], target: Path | None = None) -> P
         return folder
     with held(runs.lock(folder), f"making {folder}"):
         if comparison.stored(folder, arms) is None:
-            _write_comparison(folder, comparison.compared(chosen))
+            with meanwhile("comparing the runs"):
+                _write_comparison(folder, comparison.compared(chosen))
     return folder
 
 

@@ -27,7 +27,7 @@ from blurtrain.files import remove_partial, sha256
 from blurtrain.images import ImageSet
 from blurtrain.kernels import content
 from blurtrain.locks import in_turn
-from blurtrain.progress import Progress, progress, say
+from blurtrain.progress import Progress, progress
 from blurtrain.store import Table
 from blurtrain.views import Drawn, TrainView
 
@@ -163,20 +163,17 @@ def extract(
     absent = {view: missing(images, positions, tables[view]) for view, positions in wanted.items()}
     total = sum(len(positions) for positions in absent.values())
     distinct = sum(len(np.unique(images.ids[positions])) for positions in wanted.values())
-    if total < distinct:
-        say(f"{'reusing':<22} {distinct - total} of {distinct} stored features")
     computed = 0
     unfinished = {view: tables[view].lock for view, positions in absent.items() if len(positions)}
     turns = in_turn(unfinished, "running the same backbone")
-    with progress("running the backbone", total, "view") as bar, closing(turns):
+    with progress("running the backbone", total, "view", stored=distinct - total) as bar, closing(turns):
         for view in turns:
             remove_partial(tables[view].folder)
             tables[view].refresh()
             positions = missing(images, absent[view], tables[view])
             bar.advance(len(absent[view]) - len(positions))  # another process has done them meanwhile
-            for shard, features in _shards(images, positions, view, engine, batch_size):
+            for shard, features in _shards(images, positions, view, engine, batch_size, bar):
                 tables[view].append(images.ids[shard], {"features": store.stored(features)})
-                bar.advance(len(shard))
             computed += len(positions)
     return Extraction(reused=distinct - computed, computed=computed)
 
@@ -190,11 +187,9 @@ def compute(
         BackboneError: If a feature is not finite.
     """
     parts = []
-    with closing(run(images, positions, view, engine, batch_size)) as batches:
-        for features in batches:
-            parts.append(features)
-            _require_finite(features)
-            bar.advance(len(features))
+    for features in _counted(run(images, positions, view, engine, batch_size), bar):
+        parts.append(features)
+        _require_finite(features)
     return np.concatenate(parts)
 
 
@@ -212,15 +207,14 @@ def missing(images: ImageSet, positions: Positions, table: Table) -> Positions:
 
 
 def _shards(
-    images: ImageSet, positions: Positions, view: TrainView, engine: Engine, batch_size: int
+    images: ImageSet, positions: Positions, view: TrainView, engine: Engine, batch_size: int, bar: Progress
 ) -> Iterator[tuple[Positions, Float32[np.ndarray, "rows features"]]]:
     """Finished shards: some images and their features. Nothing of the next one begins before one is taken."""
     at_once = engine.parallel * min(batch_size, engine.batch)
     size = SHARD_ROWS * -(-at_once // SHARD_ROWS_FOR)
     for start in range(0, len(positions), size):
         shard = positions[start : start + size]
-        with closing(run(images, shard, view, engine, batch_size)) as batches:
-            yield shard, np.concatenate(list(batches))
+        yield shard, np.concatenate(list(_counted(run(images, shard, view, engine, batch_size), bar)))
 
 
 def run(
@@ -239,6 +233,15 @@ def run(
             yield running.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _counted(
+    running: Generator[Float32[np.ndarray, "batch features"], None, None], bar: Progress
+) -> Iterator[Float32[np.ndarray, "batch features"]]:
+    with closing(running) as batches:
+        for features in batches:
+            bar.advance(len(features))
+            yield features
 
 
 def _run(

@@ -13,7 +13,7 @@ from blurtrain.grids import require
 from blurtrain.kernels import WITH_KERNEL, content, has_kernel
 from blurtrain.locks import held
 from blurtrain.opening import open_source
-from blurtrain.progress import say
+from blurtrain.progress import meanwhile, say
 from blurtrain.sources import listing
 from blurtrain.views import CLEAN, Blur
 
@@ -75,7 +75,8 @@ def layers(config: Config, question: Question) -> Path:
         runs.require_seen(folder, read_layers(folder)["seen"], seen, "others")
         say(f"{folder} is finished already; --name gives another one")
         return folder
-    subject = _subject(config, question)
+    with meanwhile("loading libraries and the network"):
+        subject = _subject(config, question)
     with held(runs.lock(folder), f"making {folder}"):
         if not runs.is_finished(config, folder, RESULT):
             runs.begin(config, folder)
@@ -97,9 +98,11 @@ def forecast(config: Config, question: Question) -> str:
     if not missing and runs.is_finished(used, folder, RESULT):
         runs.require_seen(folder, read_layers(folder)["seen"], _seen(used, question), "others")
         return f"{folder} is finished: the results are shown in about a second."
-    from blurtrain import forecast  # imports torch
+    with meanwhile("loading libraries and trying the steps"):
+        from blurtrain import forecast  # imports torch
 
-    return forecast.of_layers(used, missing, question.views, question.images, own_head=question.own_head).text()
+        found = forecast.of_layers(used, missing, question.views, question.images, own_head=question.own_head)
+    return found.text()
 
 
 def _used(config: Config, question: Question) -> Config:
@@ -130,7 +133,8 @@ def _make(config: Config, folder: Path, subject: "Subject", seen: Mapping[str, s
     result["finding"] = layer_report.finding(result)
     write_text(folder / TABLE, layer_tables.layers_text(result))
     write_text(folder / STAGES, layer_tables.stages_text(result))
-    tensorboard.write_layers(folder, result, layer_pictures.pictures(folder / "figures", result))
+    with meanwhile("drawing pictures"):
+        tensorboard.write_layers(folder, result, layer_pictures.pictures(folder / "figures", result))
     runs.finish(folder, result, RESULT)
 
 

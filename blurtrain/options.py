@@ -20,6 +20,7 @@ A_BLUR = "{family: gaussian, strengths: [1, 2]}"
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 STRICT_YAML = "blurtrain"  # the name of `read_yaml` among jsonargparse's loaders
 STR, INT, FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float"))
+TAB = re.compile(r"^ *\t", re.MULTILINE)
 AMBIGUOUS = re.compile(r"[-+]?(0[0-9_]+|[0-9_.:]+:[0-9_.:]+)")  # 010 is eight and 1:30 is ninety
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # as jsonargparse chooses: their sentences differ
 MOST_DEPTH = 16  # lists and keys within each other; a config needs 5
@@ -37,13 +38,15 @@ def read_yaml(text: str) -> Any:  # noqa: ANN401 - any YAML value
             octal or to base 60, or too much nesting.
         yaml.YAMLError: If the text is no YAML.
     """
-    depth = 0
-    for event in yaml.parse(text, Loader=LOADER):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise NotPlainError(f"the alias *{event.anchor}{_line(event)} is not allowed: write its value out")
-        if depth > MOST_DEPTH:
-            raise NotPlainError(f"lists and keys lie more than {MOST_DEPTH} deep{_line(event)}: no key needs that")
+    try:
+        _require_plain_events(text)
+    except NotPlainError:
+        raise
+    except yaml.YAMLError as error:
+        if indented := TAB.search(text):
+            line = text.count("\n", 0, indented.end()) + 1
+            raise NotPlainError(f"line {line} of the YAML is indented by a tab: indent it by spaces") from error
+        raise
     for node in _nodes(yaml.compose(text, Loader=LOADER)):
         if isinstance(node, yaml.MappingNode):
             _require_clear_keys(node)
@@ -54,6 +57,16 @@ def read_yaml(text: str) -> Any:  # noqa: ANN401 - any YAML value
     value = get_loader("yaml")(text)
     refuse_imports(value)
     return value
+
+
+def _require_plain_events(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise NotPlainError(f"the alias *{event.anchor}{_line(event)} is not allowed: write its value out")
+        if depth > MOST_DEPTH:
+            raise NotPlainError(f"lists and keys lie more than {MOST_DEPTH} deep{_line(event)}: no key needs that")
 
 
 def refuse_imports(value: Any) -> None:  # noqa: ANN401 - any plain value
@@ -175,12 +188,16 @@ class Parser(ArgumentParser):
             word = match[1].split("=")[0]
             if not word.startswith("-"):
                 return f"{word!r} is not expected here: {self.prog} --help lists the options"
-            return f"option {word} is not known: {self._near(word.lstrip('-'), self._keys())}"
+            return f"option {word} is not known: {self._near(word.lstrip('-'), [*self._keys(), 'verbose'])}"
         if match := re.search(r"Group '(.+)' does not accept option '(.+)'", message):
             word = f"{match[1]}.{match[2]}"
             return f"key {word!r} is not known: {self._near(word, [k for k in self._keys() if k.startswith(match[1])])}"
         if match := re.search(r"Option '(.+)' is not accepted", message):
             return f"key {match[1]!r} is not known: {self._near(match[1], [k for k in self._keys() if '.' not in k])}"
+        if match := re.search(r"arguments are required: (.+)", message):
+            *first, last = match[1].split(", ")
+            missing = f"{', '.join(first)} and {last}" if first else last
+            return f"{missing} must be given: {self.prog} --help explains what is wanted"
         for pattern, words in _REWORDED:
             message = re.sub(pattern, words, message)
         return message
@@ -252,6 +269,7 @@ _REWORDED = [
     (r"^Parser key \"(.+?)\": ?", r"\1: "),
     (r"^Problems parsing config: (.*)", r"the config file is no valid YAML: \1"),
     (r"in \"<unicode string>\", ", ""),
+    (r"^config: File does not exist: (.*)", r"config \1 does not exist: give a YAML file, or leave --config out"),
     (r"^Unexpected config: ?(.*)", r"the config file must hold keys and values, such as 'batch_size: 32', got '\1'"),
     (r"Does not validate against any of the Union .*?Errors: - (.+?) - Expected a <.*Given value: ?", r"\1, got: "),
     (r"Expected a tuple with (\d+) elements", r"must be a list of \1"),

@@ -23,7 +23,7 @@ from blurtrain.imagenet_c import table_in_words
 from blurtrain.kernels import content
 from blurtrain.locks import held
 from blurtrain.opening import open_source
-from blurtrain.progress import say
+from blurtrain.progress import meanwhile, say
 from blurtrain.sources import Source, listing
 from blurtrain.views import Blur, View
 
@@ -64,7 +64,8 @@ def pretrained(config: Config, mapping: Path | None = None) -> Path:
         runs.require_seen(folder, read_pretrained(folder)["seen"], seen, "other files")
         say(f"{folder} is finished already; --name gives another one")
         return folder
-    ready = _prepare(used, source.classes, mapping)
+    with meanwhile("loading libraries and the network"):
+        ready = _prepare(used, source.classes, mapping)
     with held(runs.lock(folder), f"making {folder}"):
         if not runs.is_finished(used, folder, RESULT):
             runs.begin(used, folder)

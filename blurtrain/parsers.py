@@ -10,6 +10,9 @@ from blurtrain.options import STRICT_YAML, Parser
 
 DRY_RUN = "say what there is to do and about how long it takes, and do nothing"
 
+VERBOSE = ("-v", "--verbose")  # taken by `cli` before a command parses its words: it is no key of a config
+VERBOSE_SHOWS = "what libraries say on every run, which is left out otherwise"
+
 COMMANDS = {
     "train": "train and evaluate one arm",
     "compare": "train a config's arm and its baseline where missing, and compare them; or compare runs",
@@ -32,6 +35,7 @@ def plain_parser(command: str) -> Parser:
     return Parser(
         prog=f"blurtrain {command}",
         description=f"{COMMANDS[command].capitalize()}.",
+        epilog=f"{', '.join(VERBOSE)} shows {VERBOSE_SHOWS}.",
         allow_abbrev=False,  # a key that is cut short is misspelt
         parser_mode=STRICT_YAML,
     )

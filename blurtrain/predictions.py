@@ -5,7 +5,7 @@ import glob
 import json
 import sys
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -25,7 +25,7 @@ from blurtrain.errors import ConfigError, DataError
 from blurtrain.features import AHEAD
 from blurtrain.files import whole_file
 from blurtrain.folders import KINDS, images_below, is_folder, text_of, why_not
-from blurtrain.progress import say
+from blurtrain.progress import AboveBars, progress, say
 from blurtrain.reduction import square
 from blurtrain.runs import Run, load_run
 from blurtrain.sharpness import Resembled, Scale, scale_of, sharpness
@@ -188,10 +188,14 @@ def _predicted(run: Run, config: Config, paths: list[Path], asked: Asked) -> Gen
             engine = engines.build(backbone, config.engine, config.cache, sample)
         answering = _Answering(engine, head["weight"], head["bias"], scale)
         size = min(config.batch_size, engine.batch)
-        with closing(_batches(answering, source, geometry, len(paths), size)) as batches:
+        with (
+            progress("classifying", len(paths), "file") as bar,
+            closing(_batches(answering, source, geometry, len(paths), size)) as batches,
+        ):
             for start, answers in batches:
                 for path, answer in zip(paths[start:], answers, strict=False):
                     yield _prediction(text_of(path), answer, classes, asked)
+                bar.advance(len(answers))
 
 
 def _sample(source: _Files, geometry: Geometry, count: int) -> UInt8[np.ndarray, "batch 3 side side"]:
@@ -252,19 +256,26 @@ def _prediction(path: str, answer: _Answer, classes: Sequence[str], asked: Asked
     return Prediction(path, tuple((classes[i], round(float(probabilities[i]), DIGITS)) for i in best), blur)
 
 
-def write(rows: Iterable[Prediction], kind: Literal["csv", "jsonl"], asked: Asked, out: Path | None = None) -> None:
+def write(
+    rows: Iterable[Prediction], kind: Literal["csv", "jsonl"], asked: Asked, out: Path | None = None
+) -> tuple[Counter[str], int]:
     """Write predictions as they come, to a file that appears whole or to standard output; then say what was bad.
+
+    Returns:
+        How many files are most probably of each class, and how many could not be used.
 
     Raises:
         StoreError: If the file cannot be written.
     """
     if out is None:
-        bad = _write(rows, kind, asked, sys.stdout)
+        found = _write(rows, kind, asked, AboveBars() if sys.stdout.isatty() else sys.stdout)
     else:
         with whole_file(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            bad = _write(rows, kind, asked, file)
+            found = _write(rows, kind, asked, file)
+    _, bad = found
     if bad:
         say(f"note: {bad} file{'s' * (bad > 1)} could not be used: their rows say why")
+    return found
 
 
 @runtime_checkable
@@ -278,9 +289,10 @@ class _Lines(Protocol):
         """Hand on what was taken."""
 
 
-def _write(rows: Iterable[Prediction], kind: str, asked: Asked, file: _Lines) -> int:
-    """How many files could not be used."""
-    bad, lines = 0, csv.writer(file, lineterminator="\n")
+def _write(rows: Iterable[Prediction], kind: str, asked: Asked, file: _Lines) -> tuple[Counter[str], int]:
+    classes: Counter[str] = Counter()
+    lines = csv.writer(file, lineterminator="\n")
+    bad = 0
     if kind == "csv":
         lines.writerow(columns(asked))
     for row in rows:
@@ -289,8 +301,9 @@ def _write(rows: Iterable[Prediction], kind: str, asked: Asked, file: _Lines) ->
         else:
             file.write(json.dumps(_object(row, asked), ensure_ascii=False) + "\n")
         file.flush()
+        classes.update(name for name, _ in row.top[:1])
         bad += row.error is not None
-    return bad
+    return classes, bad
 
 
 def columns(asked: Asked) -> list[str]:

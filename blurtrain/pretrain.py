@@ -4,13 +4,9 @@ One ordinary `LightningModule`, a fixed number of steps and no choice among snap
 and stay in memory as uint8; validation is on fresh letters in the same fonts, with the weights as shipped.
 """
 
-import logging
 import platform
-import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,16 +21,13 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from blurtrain import files, glyphnet, glyphs, progress
+from blurtrain.chatter import silence
 
 WEIGHTS_FILE = "glyphnet.safetensors"
 RECIPE_FILE = "glyphnet.json"
 FORECAST_LETTERS = 128  # of one step
 UPDATE = 5e-5  # seconds a letter for the optimiser and Lightning
 CHUNK = 500  # letters between two steps of the progress bar
-LIGHTNING_WARNINGS = (
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # a call of Lightning's, deprecated by torch
-    "You defined a `validation_step` but have no `val_dataloader`",  # validation runs once, after training
-)
 
 
 @dataclass(frozen=True)
@@ -187,7 +180,8 @@ def pretrain(*, seed: int, folder: Path, recipe: Recipe | None = None) -> dict[s
     recipe = Recipe() if recipe is None else recipe
     start = time.perf_counter()
     train = draw_letters(glyphs.glyphs("letters", "train", recipe.images, seed))
-    validation = draw_letters(glyphs.glyphs("letters", "validation", recipe.validation_images, seed))
+    fresh = glyphs.glyphs("letters", "validation", recipe.validation_images, seed)
+    validation = draw_letters(fresh, "drawing fresh letters")
     network = fit(train, recipe, seed)
     state = half_precision(network)
     network.load_state_dict(state)
@@ -237,17 +231,18 @@ def forecast(recipe: Recipe | None = None) -> str:
     )
 
 
-def draw_letters(recipes: Sequence[glyphs.Glyph]) -> Letters:
+def draw_letters(recipes: Sequence[glyphs.Glyph], step: str = "drawing letters") -> Letters:
     """Draws letters, here: starting further processes takes as long as they would save.
 
     Args:
         recipes: The letters.
+        step: What the user reads.
 
     Returns:
         Pictures and labels in the order of the recipes.
     """
     parts = []
-    with progress.progress("draw letters", len(recipes)) as drawn:
+    with progress.progress(step, len(recipes), "letter") as drawn:
         for start in range(0, len(recipes), CHUNK):
             parts.append(glyphs.draw_all(recipes[start : start + CHUNK]))
             drawn.advance(len(parts[-1]))
@@ -269,8 +264,8 @@ def fit(letters: Letters, recipe: Recipe, seed: int) -> glyphnet.GlyphNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = glyphnet.GlyphNet().to(memory_format=torch.channels_last)
-    with _quiet():
-        trainer = _trainer(max_steps=recipe.steps)
+    with progress.progress("training the network", recipe.steps, "step") as bar:
+        trainer = _trainer(recipe.steps, [_CountSteps(bar)])
         trainer.fit(LetterClassifier(network, recipe), Batches(letters, recipe.batch_size, seed))
     return network.eval()
 
@@ -278,27 +273,22 @@ def fit(letters: Letters, recipe: Recipe, seed: int) -> glyphnet.GlyphNet:
 def validate(network: glyphnet.GlyphNet, letters: Letters) -> float:
     """Share of letters that the network names, in [0, 1]."""
     module = LetterClassifier(network, Recipe())
-    with _quiet():
+    with progress.meanwhile(f"validating on {len(letters.labels):,} fresh letters"):
         (metrics,) = _trainer().validate(module, Batches(letters, batch_size=256), verbose=False)
     return float(metrics["accuracy"])
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Lightning's hints and its own deprecated calls to itself."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in LIGHTNING_WARNINGS:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        logger.setLevel(level)
+class _CountSteps(pl.Callback):
+    def __init__(self, bar: progress.Progress) -> None:
+        self._bar = bar
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """One step more."""
+        self._bar.advance()
 
 
-def _trainer(max_steps: int = -1) -> pl.Trainer:
+def _trainer(max_steps: int = -1, callbacks: list[pl.Callback] | None = None) -> pl.Trainer:
+    silence()
     return pl.Trainer(
         accelerator="cpu",
         devices=1,
@@ -306,7 +296,8 @@ def _trainer(max_steps: int = -1) -> pl.Trainer:
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=False,
+        callbacks=callbacks,
     )
 
 

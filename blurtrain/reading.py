@@ -16,12 +16,13 @@ from blurtrain.decoding import DECODER_VERSION, REDUCED, Geometry
 from blurtrain.errors import DataError
 from blurtrain.files import remove_partial, sha256
 from blurtrain.locks import held
-from blurtrain.progress import progress
+from blurtrain.progress import progress, reused
 from blurtrain.sources import Source, why
 from blurtrain.store import ID, Ids, Table, row_id
 
 SHARD_BYTES = 1 << 23  # an interrupted decoding repeats at most this much
-KEYS_AT_ONCE = 4096  # images handed to the threads together: what waits in memory
+MANY = 2000  # images: fewer are hashed in a moment, which is no step to tell of
+KEYS_AT_ONCE = 512  # images handed to the threads together: what waits in memory
 
 Bad = dict[int, str]  # what is wrong with the images that cannot be used, by their index in the source
 
@@ -42,13 +43,14 @@ def pixel_table(geometry: Geometry, cache: Path) -> Table:
 def keys_of(source: Source, bad: Bad) -> Ids:
     """What each item is before decoding, read by several threads; nothing where it is bad."""
     keys = np.zeros(len(source.items), ID)
-    with ThreadPoolExecutor(cores()) as pool:
+    with progress("hashing images", len(keys) if len(keys) >= MANY else 0) as bar, ThreadPoolExecutor(cores()) as pool:
         for chunk in chunks(np.arange(len(keys)), KEYS_AT_ONCE):
             for index, key in zip(chunk.tolist(), pool.map(lambda i: _key(source, i), chunk.tolist()), strict=True):
                 if isinstance(key, str):
                     bad[index] = key
                 else:
                     keys[index] = key
+            bar.advance(len(chunk))
     return keys
 
 
@@ -61,14 +63,16 @@ def _key(source: Source, index: int) -> bytes | str:
 
 def decode_missing(source: Source, keys: Ids, geometry: Geometry, table: Table, bad: Bad) -> None:
     """Store the pixels of every image that is not stored yet, shard by shard."""
-    if table.has(keys[keys != b""]).all():
+    found = np.unique(keys[keys != b""])
+    if table.has(found).all():
+        reused("reading images", len(found))
         return
     with held(table.lock, "reading the same images"):
         remove_partial(table.folder)
         table.refresh()
         found, first = np.unique(keys, return_index=True)
         missing = np.sort(first[~table.has(found) & (found != b"")])
-        for chunk, rows in _decoded(source, missing, geometry, bad):
+        for chunk, rows in _decoded(source, missing, geometry, bad, stored=int(table.has(found).sum())):
             pixels, content, size = (np.stack(column) for column in zip(*rows, strict=True))
             table.append(keys[chunk], {"pixels": pixels, "content": content, "size": size})
     for index in [index for index in bad if keys[index]]:
@@ -90,13 +94,13 @@ def name_all(source: Source, geometry: Geometry, bad: Bad) -> tuple[Ids, Int32[n
 
 
 def _decoded(
-    source: Source, wanted: Int64[np.ndarray, " images"], geometry: Geometry, bad: Bad
+    source: Source, wanted: Int64[np.ndarray, " images"], geometry: Geometry, bad: Bad, stored: int = 0
 ) -> Iterator[tuple[Int64[np.ndarray, " rows"], list["_Row"]]]:
     """Decode images by several threads, in pieces that fit in memory; what is wrong with the others goes into `bad`."""
     piece = max(1, SHARD_BYTES // (3 * geometry.crop**2))
     with (
         warnings.catch_warnings(),
-        progress("reading images", len(wanted)) as bar,
+        progress("reading images", len(wanted), stored=stored) as bar,
         ThreadPoolExecutor(cores()) as pool,
     ):
         # Too large images are refused by `decode`, and odd ones that still decode are no news to the user.

@@ -73,7 +73,7 @@ def _real_lines(comparison: Comparison) -> Iterator[str]:
     yield ""
     for view in comparison["real"]:
         for name, other in view["against_reference"].items():
-            yield f"On {view['name']} {name} is {_against(other, comparison['reference'])}{_power(other)}."
+            yield f"On {view['name']} {name} is {against(other, comparison['reference'])}{_power(other)}."
     yield "Really blurred photographs are images of their own, in no mean; p of each set is adjusted (Holm)."
 
 
@@ -91,13 +91,23 @@ def aligned(rows: Sequence[Sequence[str]], left: tuple[int, ...] | None = None) 
     ]
 
 
+def sweep_rows(folder: Path) -> list[dict[str, Any]]:
+    """The contents of a run's sweep.json, view by view.
+
+    Raises:
+        RunError: If there is no finished run, or it is damaged.
+    """
+    rows: list[dict[str, Any]] = json.loads(load_run(folder).file("sweep.json").read_text(encoding="utf-8"))
+    return rows
+
+
 def sweep_table(folder: Path) -> str:
     """The sweep of one run as text.
 
     Raises:
         RunError: If there is no finished run, or it is damaged.
     """
-    rows = json.loads(load_run(folder).file("sweep.json").read_text(encoding="utf-8"))
+    rows = sweep_rows(folder)
     heads = rows[0]["heads"]
     names = [
         row["view"] if row["family"] != REAL else f"{row['view']} ({row['images']} image{'s' * (row['images'] > 1)})"
@@ -187,8 +197,8 @@ def _equal_epochs(comparison: Comparison) -> Iterator[str]:
         times = other["steps"][name] / other["steps"][reference]
         yield ""
         yield f"The above is at equal steps. At equal epochs, {times:.1f} times the steps of {reference}:"
-        yield f"under heavy blur {name} is {_against(heavy, reference)},"
-        yield f"on clean images {_against(other['clean'][name], reference)}."
+        yield f"under heavy blur {name} is {against(heavy, reference)},"
+        yield f"on clean images {against(other['clean'][name], reference)}."
 
 
 def _nominal(view: Mapping[str, Any]) -> float:
@@ -203,8 +213,8 @@ def finding(name: str, heavy: Mapping[str, Any], clean: Mapping[str, Any], compa
     """The result in two sentences made from the numbers."""
     reference = comparison["reference"]
     return (
-        f"Under heavy blur {name} is {_against(heavy, reference)}{_power(heavy)}.\n"
-        f"On clean images it is {_against(clean, reference)}."
+        f"Under heavy blur {name} is {against(heavy, reference)}{_power(heavy)}.\n"
+        f"On clean images it is {against(clean, reference)}."
     )
 
 
@@ -226,16 +236,16 @@ def breakdown_lines(comparison: Comparison) -> Iterator[str]:
         if loser["reference_loss"] > 0:
             yield f"Class {loser['class']!r} loses most under heavy blur: from {before} to {after} in {reference}."
         if winner["difference"] > 0:
-            yield f"Class {winner['class']!r} gains most: there {name} is {_against(winner, reference)}."
+            yield f"Class {winner['class']!r} gains most: there {name} is {against(winner, reference)}."
         if paying["verdict"] == "worse":
-            yield f"Class {paying['class']!r} pays most: there {name} is {_against(paying, reference)}."
+            yield f"Class {paying['class']!r} pays most: there {name} is {against(paying, reference)}."
         yield (
             f"Of {comparison['n_test']} test images {name} rescues {kinds['rescued']} and loses {kinds['lost']}, "
             f"by the majority of heads and heavy views ({IMAGES})."
         )
 
 
-def _against(difference: Mapping[str, Any], reference: str) -> str:
+def against(difference: Mapping[str, Any], reference: str) -> str:
     """A verdict with its numbers."""
     joint = "from" if difference["verdict"] == "not distinguishable" else "than"
     low, high = difference["ci95"]

@@ -14,6 +14,7 @@ from blurtrain.differences import accuracy_of, difference
 from blurtrain.errors import ConfigError
 from blurtrain.grids import BlurGrid
 from blurtrain.kernels import FAMILIES
+from blurtrain.progress import say
 
 JsonValue = Any  # what json.dumps takes
 SIZES = (0.75, 1.25)  # of the input's side
@@ -111,6 +112,7 @@ def gains(config: Config, ready: preparation.Prepared, heads: Path) -> list[dict
         return []
     found = []
     for setting in settings(config, side):
+        say(f"setting: {setting.name}")
         changed, there = setting.config, ready
         if setting.scale != 1:
             changed = resized(setting, ready.backbone.preprocessing.geometry)

@@ -47,7 +47,7 @@ class ShardSource(StoredSource):
         self._shards = _fetched(names, folder, download=download) if URL.match(pattern) else list(map(Path, names))
         splits = splits_of_files(pattern, [_file_name(name) for name in names], self.notes, trained=trained)
         unknown = [shard for shard in self._shards if not is_known(shard)]
-        with progress("indexing", len(unknown), "shard") as bar:
+        with progress("indexing shards", len(unknown), "shard") as bar:
             for shard in unknown:
                 index_of(shard)
                 bar.advance()
@@ -193,7 +193,10 @@ def _fetched(urls: Sequence[str], folder: Path, *, download: bool) -> list[Path]
     if not download:
         url = next(url for url, place in zip(urls, places, strict=True) if not place.exists())
         raise DataError(f"{url} is not in {folder}, and data.download is false: set it to true, or give files")
-    with held(folder / "shards" / ".lock", "downloading shards"), progress("fetching", len(urls), "shard") as bar:
+    with (
+        held(folder / "shards" / ".lock", "downloading shards"),
+        progress("fetching shards", len(urls), "shard") as bar,
+    ):
         for url, place in zip(urls, places, strict=True):
             if not place.exists():
                 _fetch(url, place)

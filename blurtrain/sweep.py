@@ -13,6 +13,7 @@ from blurtrain import metrics
 from blurtrain.errors import RunError
 from blurtrain.files import csv_text, whole_file
 from blurtrain.kernels import border_of
+from blurtrain.progress import progress
 from blurtrain.views import Blur, RealView, View
 
 PREDICTIONS = "predictions.parquet"
@@ -92,12 +93,18 @@ def write_predictions(
     """
     split = Subjects(ids, groups, labels)
     seen: list[tuple[View, Subjects]] = [*((view, split) for view in views), *(real or {}).items()]
-    with whole_file(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+    total = sum(len(subjects.ids) for _, subjects in seen)
+    with (
+        progress("evaluating heads", total, "view") as bar,
+        whole_file(path) as temporary,
+        pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer,
+    ):
         for view, subjects in seen:
             for start in range(0, len(subjects.ids), BLOCK):
                 block = slice(start, start + BLOCK)
                 some = Subjects(subjects.ids[block], subjects.groups[block], subjects.labels[block])
                 writer.write_table(_rows(some, view, heads, logits(view, block)))
+                bar.advance(len(some.ids))
 
 
 def _rows(

@@ -1,5 +1,6 @@
 """The commands that take no config: one thin function each, which parses, calls one module and prints."""
 
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -10,6 +11,7 @@ from blurtrain.config import OnBadImage
 from blurtrain.errors import ConfigError
 from blurtrain.options import Parser
 from blurtrain.parsers import DRY_RUN, plain_parser
+from blurtrain.progress import meanwhile
 from blurtrain.trust import OPTION
 
 
@@ -58,11 +60,14 @@ def predict(words: Sequence[str]) -> None:
     if parsed.out is not None and parsed.out.is_dir():
         raise ConfigError(f"out must be a file, and {parsed.out} is a folder")
     _require_named(parsed.run, parsed.backbone.name)
-    from blurtrain import predictions
+    with meanwhile("loading libraries"):
+        from blurtrain import endings, predictions
 
     asked = predictions.Asked(parsed.top, parsed.blur_check, parsed.least_accuracy, parsed.on_bad_image)
     with closing(predictions.predict(parsed.run, parsed.paths, asked, parsed.cache)) as rows:
-        predictions.write(rows, parsed.format, asked, parsed.out)
+        classes, bad = predictions.write(rows, parsed.format, asked, parsed.out)
+    ending = endings.after_predict(parsed.run, parsed.out, classes, bad)
+    endings.show(ending, apart=False, file=sys.stderr)  # standard output is for the rows alone
 
 
 def export(words: Sequence[str]) -> None:
@@ -72,11 +77,11 @@ def export(words: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .onnx, .pt2 or .safetensors")
     parsed = parser.parse_words(words)
     _require_named(parsed.run, parsed.backbone.name)
-    from blurtrain import exporting
+    with meanwhile("exporting and comparing with the original"):
+        from blurtrain import endings, exporting
 
-    made = exporting.export(parsed.run, parsed.format, parsed.out)
-    print(f"Largest difference in a probability on {made.images} test images: {made.difference:.1e}")
-    print(f"File: {made.file}   Model card: {made.card}")
+        made = exporting.export(parsed.run, parsed.format, parsed.out)
+    endings.show(endings.after_export(made.file, made.card, made.difference, made.images), apart=False)
 
 
 def backbones(words: Sequence[str]) -> None:
@@ -85,7 +90,8 @@ def backbones(words: Sequence[str]) -> None:
     parser.add_argument("filter", nargs="?", default="", help="part of a name, or a pattern for all of it: 'resnet*'")
     parser.add_argument("--measure", action="store_true", help="how fast each runs here, and what has bounds; minutes")
     parsed = parser.parse_words(words)
-    from blurtrain import catalogue
+    with meanwhile("loading libraries"):
+        from blurtrain import catalogue, endings
 
     entries = catalogue.catalogue(parsed.filter)
     if not parsed.measure:
@@ -97,6 +103,8 @@ def backbones(words: Sequence[str]) -> None:
         print(f"\n{trials.LEGEND}")
     if not parsed.filter:
         print(f"\n{catalogue.MORE}")
+    sizes = {entry.name: entry.parameters for entry in entries}
+    endings.show(endings.after_backbones(sizes, measured=parsed.measure))
 
 
 def cache(words: Sequence[str]) -> None:
@@ -109,14 +117,15 @@ def cache(words: Sequence[str]) -> None:
     parsed = parser.parse_words(words)
     if parsed.unused_for is not None and not parsed.unused_for >= 0:
         raise ConfigError(f"--unused_for must be 0 or more days, got {parsed.unused_for}")
-    from blurtrain import store
+    from blurtrain import endings, store
 
-    kept = []
+    kept, removed = [], 0
     for table in list(store.summaries(parsed.cache)):
         age = (time.time() - table.used) / 86400
         stale = parsed.unused_for is not None and age >= parsed.unused_for
         if stale:
             store.remove(table)
+            removed += 1
         else:
             kept.append(table)
         what = table.key.get("view", f"{table.key.get('crop')} px")
@@ -126,7 +135,7 @@ def cache(words: Sequence[str]) -> None:
             f"{table.rows:>10} rows {table.size / 1e6:>10.1f} MB   used {age:.1f} days ago   {table.folder}"
         )
     total = sum(table.size for table in kept)
-    print(f"{len(kept)} tables, {total / 1e6:.1f} MB in {parsed.cache}; everything there can be computed again")
+    endings.show(endings.after_cache(parsed.cache, len(kept), total, removed), apart=bool(kept or removed))
 
 
 def pretrain(words: Sequence[str]) -> None:
@@ -138,11 +147,16 @@ def pretrain(words: Sequence[str]) -> None:
     parsed = parser.parse_words(words)
     if not 0 <= parsed.seed < 2**63:
         raise ConfigError(f"--seed must be from 0 to 2**63 - 1, got {parsed.seed}")
-    from blurtrain.pretrain import RECIPE_FILE, WEIGHTS_FILE, forecast, pretrain
+    with meanwhile("loading libraries"):
+        from blurtrain import endings
+        from blurtrain.pretrain import RECIPE_FILE, WEIGHTS_FILE, forecast, pretrain
 
     if parsed.dry_run:
-        print(forecast())
+        with meanwhile("trying a step"):
+            text = forecast()
+        print(text)
+        endings.show(endings.after_forecast("pretrain", words))
         return
     validation = cast(dict[str, float], pretrain(seed=parsed.seed, folder=parsed.folder)["validation"])
-    print(f"Validation accuracy {100 * validation['accuracy']:.1f} % on {validation['images']} fresh letters")
-    print(f"{parsed.folder / WEIGHTS_FILE}, {parsed.folder / RECIPE_FILE}; use it with --backbone.weights")
+    files = (parsed.folder / WEIGHTS_FILE, parsed.folder / RECIPE_FILE)
+    endings.show(endings.after_pretrain(*files, validation["accuracy"], int(validation["images"])), apart=False)

@@ -471,8 +471,8 @@ def shared_store(expected: Reference, rng: np.random.Generator) -> list[str]:
             return [f"exit codes {codes}: {first.errors[-1000:]} {second.errors[-1000:]}"]
         done = np.sum([process.counts.read() for process in (first, second)], axis=0)
         wrong = [f"done {done.tolist()} instead of {expected.counts}"] if tuple(done) != expected.counts else []
-        table = first.output.split("Tables in ")[0]
-        if table != expected.output.split("Tables in ")[0] or table != second.output.split("Tables in ")[0]:
+        table = first.output.split("\nFound: ")[0]
+        if table != expected.output.split("\nFound: ")[0] or table != second.output.split("\nFound: ")[0]:
             wrong.append("the tables differ")
         return wrong
 
@@ -493,7 +493,7 @@ def flipped(expected: Reference, made: Path, rng: np.random.Generator) -> tuple[
             process = start(folder, words)
             code = process.join()
             if code == 0:
-                if process.output.split("Tables in ")[0] != expected.output.split("Tables in ")[0]:
+                if process.output.split("\nFound: ")[0] != expected.output.split("\nFound: ")[0]:
                     wrong.append(f"bit {place} of {path.relative_to(folder)} was used: another table is printed")
                 outcomes.append("healed" if "damaged" in process.errors else "not needed")
             elif code == 2 and path.name in process.errors and "Traceback" not in process.errors:

@@ -956,7 +956,7 @@ YAML: dict[str, tuple[bytes, str]] = {
     "escape byte": (b"name: a\x1bb\n", "is no valid YAML"),
     "utf-16": ("name: x\n".encode("utf-16"), "is no text in UTF-8"),
     "latin-1": ("name: é\n".encode("latin-1"), "is no text in UTF-8"),
-    "tab": (b"head:\n\tfolds: 3\n", "is no valid YAML"),
+    "tab": (b"head:\n\tfolds: 3\n", "line 2 of the YAML is indented by a tab: indent it by spaces"),
     "open bracket": (b"copies: [\n", "is no valid YAML"),
     "open quote": (b"name: 'x\n", "is no valid YAML"),
     "two documents": (b"name: x\n---\nname: y\n", "is no valid YAML"),

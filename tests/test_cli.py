@@ -154,6 +154,9 @@ FAMILY_SENTENCE = f"family: must be one of {', '.join(map(repr, FAMILIES))}, got
         (["train", "--head.fold", "3"], "option --head.fold is not known: did you mean 'head.folds'?"),
         (["train", "--batchsize=3"], "option --batchsize is not known: did you mean 'batch_size'?"),
         (["compare", "--zzz", "3"], "option --zzz is not known: blurtrain compare --help lists them"),
+        (["train", "--verbos"], "option --verbos is not known: did you mean 'verbose'?"),
+        (["predict", "run"], "paths must be given: blurtrain predict --help explains what is wanted"),
+        (["export"], "run and out must be given: blurtrain export --help explains what is wanted"),
         (["train", "file.yaml"], "'file.yaml' is not expected here: blurtrain train --help lists the options"),
         (["cache", "--cach", "x"], "option --cach is not known: did you mean 'cache'?"),
         (["train", "--head.folds", "many"], "head.folds: must be a whole number, got: many"),
@@ -217,6 +220,13 @@ def test_blurs_that_are_none_are_one_sentence(fails: Fails, copies: str) -> None
 def test_configs_that_are_not_understood(fails: Fails, contents: str, sentence: str) -> None:
     Path("mine.yaml").write_text(contents)
     assert fails("train", "--config", "mine.yaml") == sentence
+
+
+def test_a_config_that_is_not_there(fails: Fails) -> None:
+    assert re.fullmatch(
+        "config '.*none.yaml' does not exist: give a YAML file, or leave --config out",
+        fails("train", "--config", "none.yaml"),
+    )
 
 
 def test_broken_yaml_is_one_sentence_with_its_place(fails: Fails) -> None:
@@ -344,7 +354,8 @@ def test_two_runs_are_compared_by_their_folders(
     (made,) = {path for path in tmp_path.glob("[!.]*") if path not in folders}
     views = json.loads((made / "comparison.json").read_text())["views"]
     assert views == json.loads((experiment.comparison_folder / "comparison.json").read_text())["views"]
-    assert f"Picture: {made / 'figures' / 'accuracy.png'}" in out
+    assert f"Files: {made} (comparison.csv, " in out
+    assert (made / "figures" / "accuracy.png").is_file()
 
 
 def test_a_finished_comparison_is_shown_again(experiment: Config, capsys: pytest.CaptureFixture[str]) -> None:
@@ -405,7 +416,10 @@ def test_a_preview_is_drawn_where_the_runs_lie(capsys: pytest.CaptureFixture[str
     assert main(["preview", "--data.glyphs.train", "20", "--data.glyphs.test", "10", "--runs", "mine"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert out == "4 training images, clean and through 6 blurs: mine/preview-glyphs-glyphnet.png\n"
+    assert out.endswith(
+        "\n\nFound: 4 training images, clean and through 6 blurs\nFiles: mine/preview-glyphs-glyphnet.png\n"
+        "Next:  blurtrain compare --data.glyphs.train 20 --data.glyphs.test 10 --runs mine\n"
+    )
     assert tree(tmp_path) == {tmp_path / "mine", tmp_path / "mine" / "preview-glyphs-glyphnet.png"}
 
 
@@ -414,7 +428,11 @@ def test_a_preview_is_drawn_where_it_is_wanted(capsys: pytest.CaptureFixture[str
     Path("blurs.yaml").write_text("copies: []\nsweep: [{family: box, strengths: [3]}]\ndata: {root: photos}\n")
     assert main(["preview", "--config", "blurs.yaml", "--images", "1", "--out", "pictures/p.PNG"]) == 0
     out, err = capsys.readouterr()
-    assert (out, err) == ("1 training image, clean and through 1 blur: pictures/p.PNG\n", "")
+    assert err == ""
+    assert out.endswith(
+        "Found: 1 training image, clean and through 1 blur\nFiles: pictures/p.PNG\n"
+        "Next:  blurtrain train --config blurs.yaml\n"
+    )
     with Image.open("pictures/p.PNG") as drawn:
         assert drawn.format == "PNG"
     assert not Path("runs").exists()
@@ -435,13 +453,15 @@ def test_backbones_lists_what_fits(
     assert capsys.readouterr() == (
         "name             input px  features  parameters  weights at hand\n"
         "resnet50              224      2048      23.5 M  IMAGENET1K_V1, IMAGENET1K_V2\n"
-        "resnext50_32x4d       224      2048      23.0 M  -\n",
+        "resnext50_32x4d       224      2048      23.0 M  -\n"
+        "\nFound: 2 networks, the smallest resnext50_32x4d\nNext:  blurtrain backbones resnext50_32x4d --measure\n",
         "",
     )
     assert main(["backbones", "glyph"]) == 0
     assert capsys.readouterr() == (
         "name      input px  features  parameters  weights at hand\n"
-        "glyphnet        64       192       0.7 M  embedded\n",
+        "glyphnet        64       192       0.7 M  embedded\n"
+        "\nFound: 1 network, glyphnet\nNext:  blurtrain backbones glyphnet --measure\n",
         "",
     )
 
@@ -462,14 +482,14 @@ def test_backbones_that_do_not_exist(fails: Fails) -> None:
 def test_cache_shows_every_table(experiment: Config, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", "--cache", str(experiment.cache)]) == 0
     out = capsys.readouterr().out
-    lines = out.splitlines()
+    lines = out.partition("\n\n")[0].splitlines()
     views = [line for line in lines if line.startswith("features")]
     assert len(views) == len({*experiment.train_views, *experiment.test_views})
     for view in experiment.test_views:
         rows = 290 if view in experiment.train_views else 90
         assert re.search(rf"^features +glyphnet +{view.name} +{rows} rows", out, re.MULTILINE)
     assert re.search(r"^pixels +64 px +290 rows", out, re.MULTILINE)
-    assert re.match(rf"{len(lines) - 1} tables, \d+\.\d MB in ", lines[-1])
+    assert re.search(rf"^Found: {len(lines)} tables, \d+\.\d MB; everything there can be", out, re.MULTILINE)
 
 
 def test_cache_prunes_what_is_asked(experiment: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -488,13 +508,16 @@ def test_cache_prunes_what_is_asked(experiment: Config, tmp_path: Path, capsys: 
     assert str(old.parent) in removed[0]
     assert set(Path("cache").rglob("table.json")) == tables - {old}
     assert main(["cache", "--unused_for", "0"]) == 0
-    assert capsys.readouterr().out.endswith("\n0 tables, 0.0 MB in cache; everything there can be computed again\n")
+    assert f"\nFound: 0 tables, 0.0 MB, {len(tables) - 1} removed; everything there" in capsys.readouterr().out
     assert not set(Path("cache").rglob("table.json"))
 
 
 def test_an_empty_cache_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache"]) == 0
-    assert capsys.readouterr().out == "0 tables, 0.0 MB in cache; everything there can be computed again\n"
+    assert capsys.readouterr().out == (
+        "Found: 0 tables, 0.0 MB; everything there can be computed again\n"
+        "Files: cache\nNext:  blurtrain compare --cache cache\n"
+    )
 
 
 # being stopped

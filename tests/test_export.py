@@ -205,8 +205,8 @@ def test_the_command(few_runs: dict[str, Path], tmp_path: Path, capsys: pytest.C
     out = tmp_path / "x.safetensors"
     assert main(["export", str(few_runs["frozen"]), "--format", "safetensors", "--out", str(out)]) == 0
     assert capsys.readouterr().out == (
-        "Largest difference in a probability on 40 test images: 0.0e+00\n"
-        f"File: {out}   Model card: {tmp_path / 'model-card.md'}\n"
+        "Found: the file differs from the run by at most 0.0e+00 in any probability of 40 test images\n"
+        f"Files: {out} {tmp_path / 'model-card.md'}\nNext:  cat {tmp_path / 'model-card.md'}\n"
     )
 
 

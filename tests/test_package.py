@@ -29,6 +29,7 @@ LADDER = [
         "convolution",
         "imagenet_c",
         "kernels",
+        "nearest_severity",
         "grids",
         "roots",
         "serialised",
@@ -83,9 +84,9 @@ LADDER = [
     *("preparation", "training", "controls", "sensitivity", "choosing", "exhibits"),
     *("deployed", "sharpness", "predictions", "model_card", "exporting"),
     *("layer_tables", "layer_words", "layer_gaps", "layer_report", "layer_pictures"),
-    *("anatomy", "dissection", "needs", "forecast", "experiment", "layers", "previews", "pretrain"),
+    *("anatomy", "dissection", "needs", "forecast", "experiment", "layers", "sheets", "previews", "pretrain"),
     *("lookalikes", "scanning", "findings", "checking", "check_report"),
-    *("commands", "tools", "cli"),
+    *("endings", "commands", "tools", "cli"),
 ]
 OUTSIDE = ["__init__", "__main__"]  # names for users: they stand on top
 MOST_LINES = 400

@@ -191,7 +191,7 @@ def test_odd_names_come_back_from_csv(
     assert [row["path"] for row in rows] == [*sorted(f"odd/{name}" for name in ODD), "odd/\\xff.png"]
     assert list(rows[0]) == ["path", "class", "probability", "class_2", "probability_2", "error"]
     assert len({row["probability"] for row in rows}) == 1
-    assert err == ""
+    assert [line.split()[0] for line in err.splitlines()] == ["classifying", "Found:", "Next:"]
 
 
 def test_a_broken_file_has_a_row_that_says_so(
@@ -212,7 +212,8 @@ def test_a_broken_file_has_a_row_that_says_so(
     assert {rows[1][name] for name in ("probability", "sharpness", "blur_like", "beyond_tested")} == {""}
     whole = {row.path: row.top[0] for row in predict(few_runs["frozen"], [drawn])}
     assert (rows[3]["class"], float(rows[3]["probability"])) == whole[str(drawn / "02.png")]
-    assert err.splitlines()[-1] == "note: 3 files could not be used: their rows say why"
+    assert err.splitlines()[-3] == "note: 3 files could not be used: their rows say why"
+    assert err.splitlines()[-2].endswith(", 3 not usable")
 
 
 def test_nothing_but_broken_files_is_answered_too(few_runs: dict[str, Path], tmp_path: Path) -> None:

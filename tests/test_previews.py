@@ -14,17 +14,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 import blurtrain
-from blurtrain import previews
+from blurtrain import imagenet_c, nearest_severity, previews, sheets
 from blurtrain.blur import blur
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig
+from blurtrain.convolution import from_weights
 from blurtrain.decoding import Geometry
 from blurtrain.errors import ConfigError, DataError, StoreError
 from blurtrain.folder_source import FolderSource
-from blurtrain.kernels import FAMILIES
+from blurtrain.kernels import FAMILIES, kernel
+from blurtrain.nearest_severity import nearest
 from blurtrain.opening import open_source
-from blurtrain.previews import Row, Sheet, labelled, native, preview, sheet, shortened, wrapped
+from blurtrain.previews import preview, sheet
+from blurtrain.sheets import Row, Sheet, labelled, native, shortened, wrapped
 from blurtrain.sources import Item
 from blurtrain.views import CLEAN, Blur
 
@@ -149,6 +153,7 @@ def test_headings_name_blurs_copies_and_heavy_views() -> None:
     ]
     assert made.notes == [
         "Strengths in px at network size (box: width, gaussian: sigma); below the pictures in px of the image file.",
+        "Severities: ImageNet-C's table for 224 px; ≈ most like, < weaker than, > stronger than.",
         "(copy) joins the training images.",
         "* heavy: at least twice as wide as the strongest copy.",
     ]
@@ -158,9 +163,113 @@ def test_headings_name_blurs_copies_and_heavy_views() -> None:
 def test_notes_tell_what_is_there_alone() -> None:
     made = drawn_sheet(3, images=1)
     plain = Sheet("", made.views[:2], (), tuple(replace(row, scale=1.0) for row in made.rows), 224)
-    assert plain.notes == ["Strengths in px at network size (gaussian: sigma)."]
+    assert plain.notes == [
+        "Strengths in px at network size (gaussian: sigma).",
+        "Severities: ImageNet-C's table for 224 px; ≈ most like, < weaker than, > stronger than.",
+    ]
     assert plain.summary == "1 training image, clean and through 1 blur"
     assert plain.rows[0].measure == "500 x 375 px"
+
+
+# which severity
+
+
+def photograph(side: int, seed: int = 0) -> np.ndarray:
+    """A picture that goes on beyond its borders and whose power is exactly 1 / f^2, of mean 0."""
+    squared = np.add.outer(np.fft.fftfreq(side) ** 2, np.fft.fftfreq(side) ** 2)
+    squared[0, 0] = np.inf
+    spectrum = np.fft.fft2(np.random.default_rng(seed).standard_normal((side, side)))
+    return np.fft.ifft2(spectrum / np.abs(spectrum) / np.sqrt(squared)).real
+
+
+@pytest.mark.parametrize("side", [33, 64])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Blur("gaussian", 1.0), Blur("gaussian", 2.5)),
+        (Blur("defocus", 3.0), Blur("gaussian", 1.5)),
+        (Blur("motion", 9.0, 30.0), Blur("box", 5.0)),
+    ],
+)
+def test_the_distance_is_that_of_blurred_pictures(one: Blur, other: Blur, side: int) -> None:
+    picture = photograph(side)
+    blurred = [ndimage.convolve(picture, kernel(view).weights, mode="wrap") for view in (one, other)]
+    expected = np.sqrt(((blurred[0] - blurred[1]) ** 2).mean()) / picture.std()
+    spectra = [nearest_severity.spectrum(kernel(view), side) for view in (one, other)]
+    assert nearest_severity.distance(*spectra) == pytest.approx(expected, rel=1e-9)
+    left = blurred[0].std() / picture.std()
+    assert nearest_severity.contrast(spectra[0]) == pytest.approx(left, rel=1e-9)
+
+
+def test_a_shift_is_no_blur() -> None:
+    weights = np.zeros((1, 7))
+    weights[0, 6] = 1.0
+    shifted = nearest_severity.spectrum(from_weights(np.pad(weights, ((3, 3), (0, 0)))), 33)
+    assert nearest_severity.distance(shifted, np.ones((33, 33), complex)) < 1e-12
+
+
+@pytest.mark.parametrize("side", [32, 64, 128, 224, 299])
+@pytest.mark.parametrize("family", imagenet_c.FAMILIES)
+def test_a_severity_is_nearest_to_itself(family: str, side: int) -> None:
+    for severity in imagenet_c.SEVERITIES:
+        seed = 0 if family in imagenet_c.DRAWN else None
+        found = nearest(Blur(family, float(severity), severity=True, seed=seed), side)
+        assert (found.family, found.severity, found.distance) == (family, severity, 0.0)
+
+
+@pytest.mark.parametrize("side", [32, 64, 224])
+def test_what_is_made_as_a_severity_is_nearest_to_it(side: int) -> None:
+    """The same kernels by strengths: its gaussians, its motion but for the cut tail, its disks as exact areas."""
+    for severity in imagenet_c.SEVERITIES:
+        sigma, *_ = imagenet_c.parameters(Blur("gaussian", float(severity), severity=True), side)
+        found = nearest(Blur("gaussian", sigma), side)
+        assert (found.severity, found.distance) == (severity, 0.0)
+        _, sigma = imagenet_c.parameters(Blur("motion", float(severity), severity=True), side)
+        same = 3 if (side, severity) == (32, 4) else severity  # two severities that differ in the cut alone
+        assert nearest(Blur("half-gaussian", sigma, -20.0), side).severity == same
+        if side == 224:
+            radius, _ = imagenet_c.parameters(Blur("defocus", float(severity), severity=True), side)
+            assert nearest(Blur("defocus", radius), side).severity == severity
+
+
+@pytest.mark.parametrize("side", [32, 64, 224, 299])
+@pytest.mark.parametrize("family", ["gaussian", "defocus", "motion", "half-gaussian"])
+def test_a_stronger_blur_is_like_no_weaker_severity(family: str, side: int) -> None:
+    angle = 30.0 if FAMILIES[family].directed else None
+    found = [nearest(Blur(family, strength, angle), side) for strength in np.geomspace(0.2, side / 2, 40).tolist()]
+    assert [one.severity for one in found] == sorted(one.severity for one in found)
+    assert found[0].severity == 0
+    assert found[-1].severity == 6
+    assert {one.severity for one in found} >= {0, 1, 3, 5, 6}
+
+
+@pytest.mark.parametrize(
+    ("view", "side", "words", "caption"),
+    [
+        (Blur("gaussian", 0.3), 224, "weaker than gaussian severity 1", "< severity 1"),
+        (Blur("gaussian", 2.2), 224, "like gaussian severity 2", "≈ severity 2"),
+        (Blur("gaussian", 2.2), 64, "stronger than gaussian severity 5", "> severity 5"),
+        (Blur("box", 3.0), 64, "like defocus severity 3", "≈ defocus severity 3"),
+    ],
+)
+def test_a_blur_is_compared_in_words(view: Blur, side: int, words: str, caption: str) -> None:
+    found = nearest(view, side)
+    assert (found.words, found.caption(view.family)) == (words, caption)
+    made = replace(drawn_sheet(2, side=128), views=(CLEAN, view), side=side)
+    assert (made.likeness(CLEAN), made.likeness(view)) == ("", caption)
+    heading, rule, line = made.table.splitlines()
+    assert heading.endswith(f"ImageNet-C at {side} px")
+    assert set(rule) == {"-"}
+    assert line.split("  ")[0] == view.name
+    assert line.endswith(f" px  {words}")
+
+
+def test_the_picture_says_what_each_blur_is_like() -> None:
+    drawn = drawn_sheet(4)
+    said = [text for _, _, text, _ in sheets._page(drawn, sheets._measure()).texts]
+    for view in drawn.blurs[1:]:
+        assert said.count(nearest(view, 224).caption("gaussian")) == 1
+    assert "≈ severity 3" in said
 
 
 # which images
@@ -261,7 +370,7 @@ def test_without_any_image_that_can_be_decoded_it_says_so(photos: Config) -> Non
 
 def test_the_picture_holds_every_cell_pixel_by_pixel(tmp_path: Path) -> None:
     drawn = drawn_sheet(7)
-    previews.draw(tmp_path / "p.png", drawn)
+    sheets.draw(tmp_path / "p.png", drawn)
     picture = png(tmp_path / "p.png")
     places = []
     for row in drawn.rows:
@@ -307,10 +416,10 @@ def test_nothing_overlaps_and_everything_fits(views: int, side: int, name: str) 
         title=name,
         views=(CLEAN, *(Blur("gaussian", v.strength, 30.0, "symmetric") for v in drawn.blurs[1:])),
     )
-    width = previews._measure()
-    page = previews._page(drawn, width)
+    width = sheets._measure()
+    page = sheets._page(drawn, width)
     assert 640 <= page.across <= 1400
-    boxes = [(left, top, left + width(text), top + previews.LINE - 1) for left, top, text, _ in page.texts if text]
+    boxes = [(left, top, left + width(text), top + sheets.LINE - 1) for left, top, text, _ in page.texts if text]
     boxes += [(left, top, left + side, top + side) for left, top, _ in page._pictures]
     assert len(page._pictures) == 2 * views
     taken = np.zeros((page.top, page.across), np.uint8)
@@ -324,7 +433,7 @@ def test_nothing_overlaps_and_everything_fits(views: int, side: int, name: str) 
 
 @pytest.mark.parametrize("name", [r"cost $\nonsense{$", "two\nlines", "\udcff.png", "图像.png", "tab\t.png"])
 def test_odd_names_are_drawn(name: str, tmp_path: Path) -> None:
-    previews.draw(tmp_path / "p.png", drawn_sheet(2, name=name, group=name))
+    sheets.draw(tmp_path / "p.png", drawn_sheet(2, name=name, group=name))
     assert (tmp_path / "p.png").is_file()
 
 
@@ -343,10 +452,10 @@ def test_shortened_fits_and_keeps_both_ends(text: str, most: int) -> None:
     result = shortened(text, most, len)
     assert len(result) == min(len(text), most)
     if result != text:
-        before, _, after = result.partition(previews.ELLIPSIS) if previews.ELLIPSIS not in text else (text, "", "")
+        before, _, after = result.partition(sheets.ELLIPSIS) if sheets.ELLIPSIS not in text else (text, "", "")
         assert text.startswith(before)
         assert text.endswith(after)
-        assert previews.ELLIPSIS in text or 0 <= len(before) - len(after) <= 1
+        assert sheets.ELLIPSIS in text or 0 <= len(before) - len(after) <= 1
 
 
 @given(st.lists(st.text("abc", min_size=1, max_size=12), max_size=8), st.integers(3, 30))
@@ -381,7 +490,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"file/in/p\.png cannot be written \(Not a directory\)"):
-        previews.draw(tmp_path / "file" / "in" / "p.png", drawn_sheet(2))
+        sheets.draw(tmp_path / "file" / "in" / "p.png", drawn_sheet(2))
 
 
 # the package
@@ -390,7 +499,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_it_is_a_function_of_the_package_however_often_it_is_named() -> None:
     for _ in range(2):
         assert blurtrain.preview is previews.preview
-        assert dataclasses.is_dataclass(previews.Sheet)
+        assert dataclasses.is_dataclass(sheets.Sheet)
 
 
 PROGRAM = """
