@@ -1,6 +1,5 @@
 """A finished check of images as text: classes, sizes, formats, findings, a verdict, and what to do next."""
 
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -26,7 +25,7 @@ def table(check: Check, config: Config) -> str:
         "\n".join(_classes(checked)),
         "\n".join(_pictures(checked)),
         "\n".join(_findings(checked)),
-        "\n".join(_ending(check)),
+        "\n".join(_left_out(check)),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -129,14 +128,7 @@ def _tail(name: str, most: int) -> str:
     return name if len(name) <= most else f"{ELLIPSIS}{name[len(name) - most + 1 :]}"
 
 
-def _ending(check: Check) -> Iterator[str]:
-    counts = tally(check.checked.findings)
-    by_severity = {
-        severity: sum(count for kind, count in counts.items() if SEVERITY[kind] == severity)
-        for severity in (PROBLEM, WARNING, NOTE)
-    }
-    rows = ", ".join(f"{count:,} {name}{'s' * (count != 1)}" for name, count in by_severity.items() if count)
-    yield f"Findings: {one_line(str(check.out))} ({rows or 'none'})"
+def _left_out(check: Check) -> Iterator[str]:
     if check.mended is not None:
         dropped = ", ".join(f"{count:,} x {reason}" for reason, count in check.mended.dropped.items()) or "nothing"
         yield f"Without the bad ones: {one_line(str(check.mended.file))}, {check.mended.images:,} images"
@@ -144,17 +136,14 @@ def _ending(check: Check) -> Iterator[str]:
         yield (
             "  Of duplicates across splits the image that is tested on stays, of those with different labels none does."
         )
-    if check.is_fit:
-        look = " Warnings are worth a look." if by_severity[WARNING] else ""
-        yield f"Verdict: nothing stands in the way of training.{look}"
-        yield "Next: blurtrain compare, with the same options"
-        return
-    worst = ", ".join(f"{counts[kind]:,} x {kind}" for kind in SEVERITY if counts[kind] and SEVERITY[kind] == PROBLEM)
-    yield f"Verdict: not fit for training: {worst}."
-    if check.mended is not None:
-        mended = shlex.quote(one_line(str(check.mended.file)))
-        yield f"Next: the same command with --data.root {mended}"
-    elif check.has_paths:
-        yield "Next: mend them by the table of findings, or give --fix-list FILE.csv for a list without them"
-    else:
-        yield "Next: mend them where they were made, by the table of findings"
+
+
+def verdict(check: Check) -> str:
+    """Whether the images may be trained on, and what else there is."""
+    counts = tally(check.checked.findings)
+    if not check.is_fit:
+        worst = [kind for kind in SEVERITY if counts[kind] and SEVERITY[kind] == PROBLEM]
+        return f"not fit for training: {', '.join(f'{counts[kind]:,} x {kind}' for kind in worst)}"
+    rows = {kind: sum(counts[one] for one in SEVERITY if SEVERITY[one] == kind) for kind in (WARNING, NOTE)}
+    also = ", ".join(f"{count:,} {kind}{'s' * (count != 1)}" for kind, count in rows.items() if count)
+    return f"nothing stands in the way of training{also and '; ' + also + ' to look at'}"

@@ -168,10 +168,12 @@ def check_data(words: Sequence[str]) -> int:
     )
     parsed = parser.parse_words(words)
     config = config_of(parser, parsed)
-    from blurtrain import check_report, checking
+    with meanwhile("loading libraries"):
+        from blurtrain import check_report, checking, endings
 
-    check = checking.check_data(config, parsed.out, parsed.fix_list)
+        check = checking.check_data(config, parsed.out, parsed.fix_list)
     print(check_report.table(check, config))
+    endings.show(endings.after_check(check, words))
     return 0 if check.is_fit else FOUND
 
 

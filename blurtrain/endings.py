@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from blurtrain import runs
 from blurtrain.config import Config
 from blurtrain.progress import one_line
 from blurtrain.trust import OPTION, is_function
 from blurtrain.views import REAL
+
+if TYPE_CHECKING:
+    from blurtrain.checking import Check
 
 Words = Sequence[str | Path]
 Result = Mapping[str, Any]
@@ -167,6 +170,21 @@ def after_preview(out: Path, config: Config, summary: str, words: Sequence[str])
     """The picture; the same blurs are trained and tested with next."""
     rest = without(words, "--images", "--out")
     return Ending(summary, [out], ["compare" if config.copies else "train", *rest])
+
+
+def after_check(check: "Check", words: Sequence[str]) -> Ending:
+    """Fit images are trained on next; of others a list without the bad ones is made where there can be one."""
+    from blurtrain.check_report import verdict  # imports numpy, which few endings need
+
+    rest = without(words, "--out", "--fix_list", "--fix-list")
+    files = [check.out] if check.mended is None else [check.out, check.mended.file]
+    if check.is_fit:
+        return Ending(verdict(check), files, ["compare", *rest])
+    if check.mended is not None:
+        rest = [*without(rest, "--data.root"), "--data.root", str(check.mended.file)]
+    elif check.has_paths:
+        rest = [*rest, "--fix-list", "mended.csv"]
+    return Ending(verdict(check), files, ["check-data", *rest])
 
 
 def without(words: Sequence[str], *options: str) -> list[str]:

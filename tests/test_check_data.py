@@ -455,15 +455,16 @@ def test_exit_codes_and_verdicts(
     root = fill(tmp_path / "set", {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
     words = ["check-data", "--data.root", "set", "--head.folds", "2"]
     assert main(words) == 0
-    assert "\nVerdict: nothing stands in the way of training.\nNext: " in capsys.readouterr().out
+    assert "\nFound: nothing stands in the way of training\nFiles: " in capsys.readouterr().out
     Image.open(root / "test" / "a" / "0.png").save(root / "train" / "a" / "leak.png")
     assert main(words) == 1
     out = capsys.readouterr().out
-    assert "\nVerdict: not fit for training: 1 x duplicate across splits.\nNext: mend" in out
+    assert "\nFound: not fit for training: 1 x duplicate across splits\nFiles: " in out
+    assert out.endswith(" --fix-list mended.csv\n")
     assert main([*words, "--out", "found.csv", "--fix-list", "mended.csv"]) == 1
     out = capsys.readouterr().out
     assert "mended.csv, 10 images\n  Left out: 1 x duplicate across splits.\n" in out
-    assert out.endswith("\nNext: the same command with --data.root mended.csv\n")
+    assert out.endswith(" --data.root mended.csv\n")
     assert len(rows_of(Path("found.csv"))) == 1
     assert main(["check-data", "--data.root", "mended.csv", "--head.folds", "2"]) == 0
     assert main(["check-data", "--data.root", "nowhere"]) == 2
@@ -535,7 +536,7 @@ def test_the_table_is_narrow_and_counts_right(tmp_path: Path) -> None:
         Image.open(root / "test" / name / "0.png").save(root / "train" / name / f"{'copy' * 20}.png")
     config = config_of(root, tmp_path)
     lines = table(check_data(config), config).splitlines()
-    assert max(len(line) for line in lines if not line.startswith("Findings: ")) <= 100
+    assert max(len(line) for line in lines if not line.startswith(("Found: ", "Files: ", "Next: "))) <= 100
     cells = [line.split() for line in lines]
     assert ["all", "52", "26"] in cells
     assert "... 14 classes in between" in next(line for line in lines if "between" in line)

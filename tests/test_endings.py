@@ -64,6 +64,23 @@ def test_a_preview_leads_to_a_comparison_and_on(ends: Ends) -> None:
     ends(*words)
 
 
+def test_images_that_were_looked_at_lead_to_a_comparison(ends: Ends) -> None:
+    words, files = ends("check-data", *TINY, "--out", "what was found.csv")
+    assert words == ["compare", *TINY]
+    assert files == ["what was found.csv"]
+
+
+def test_bad_images_lead_to_a_list_without_them_and_on(photo_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = next((photo_folder / "train").rglob("*.*"))
+    (photo_folder / "test" / picture.parent.name / f"again{picture.suffix}").write_bytes(picture.read_bytes())
+    words = ["check-data", "--data.root", str(photo_folder), "--out", "all.csv"]
+    for code in (1, 1, 0):  # found; listed without them, which mends nothing of the folder; the list is clean
+        assert main(words) == code
+        line = capsys.readouterr().out.splitlines()[-1]
+        words = shlex.split(line.removeprefix("Next:  blurtrain "))
+    assert words[:3] == ["compare", "--data.root", "mended.csv"]
+
+
 def test_a_run_leads_to_its_comparison(ends: Ends) -> None:
     words, files = ends("train", *TINY)
     assert files == ["my runs/glyphs-glyphnet-augmented"]
@@ -230,6 +247,6 @@ def test_options_are_left_out_with_their_values(words: list[str], rest: list[str
 
 
 def test_every_command_is_tried_here() -> None:
-    tried = set(re.findall(r'ends\(\s*"(\w+)"', Path(__file__).read_text(encoding="utf-8")))
+    tried = set(re.findall(r'ends\(\s*"([\w-]+)"', Path(__file__).read_text(encoding="utf-8")))
     tried |= {"compare", "export", "evidence", "recommend"}  # by the lines of others, or by their parameters
     assert tried >= set(cli.COMMANDS)
