@@ -90,6 +90,7 @@ _RUN: dict[str, Callable[[Sequence[str]], None]] = {
     "predict": tools.predict,
     "export": tools.export,
     "preview": commands.preview,
+    "report": tools.report,
     "backbones": tools.backbones,
     "cache": tools.cache,
     "pretrain": tools.pretrain,

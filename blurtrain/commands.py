@@ -32,7 +32,7 @@ def compare(words: Sequence[str]) -> None:
     parser.add_argument("--dry_run", action="store_true", help=DRY_RUN)
     parsed = parser.parse_words(words)
     config = config_of(parser, parsed)
-    from blurtrain import experiment, report
+    from blurtrain import comparison, experiment, report
 
     if parsed.dry_run and not parsed.arms:
         print(experiment.forecast(config, both=True))
@@ -43,7 +43,7 @@ def compare(words: Sequence[str]) -> None:
     names = ("comparison.csv", "comparison.json", "classes.csv", "images.csv")
     tables = ", ".join(name for name in names if (folder / name).exists())
     print(f"\nTables in {folder}: {tables}\nPicture: {folder / experiment.PICTURE}")
-    print(f"TensorBoard: tensorboard --logdir {folder.parent}")
+    print(f"Page: {folder / comparison.PAGE}   TensorBoard: tensorboard --logdir {folder.parent}")
 
 
 def evidence(words: Sequence[str]) -> None:

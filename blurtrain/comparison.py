@@ -21,6 +21,7 @@ from blurtrain.version import VERSION
 from blurtrain.views import CLEAN, REAL, Blur, RealView, View
 
 RESULT = "comparison.json"
+PAGE = "report.html"
 JsonValue = Any  # what json.dumps takes
 
 
@@ -362,6 +363,19 @@ def _area(arm: str, per_view: Sequence[Mapping[str, JsonValue]]) -> float:
             float(metrics.area_under_strength(strengths, np.array([v["arms"][arm]["accuracy"] for v in views])))
         )
     return float(np.mean(areas))
+
+
+def read(folder: Path) -> dict[str, JsonValue]:
+    """The contents of a finished comparison's comparison.json.
+
+    Raises:
+        RunError: If there is none, or it is not what was written.
+    """
+    try:
+        return read_sealed(folder / RESULT)
+    except (OSError, ValueError) as error:
+        path, way_on = folder / RESULT, "remove it, and the same comparison makes it again"
+        raise RunError(f"{path} cannot be used ({error}): {way_on}") from error
 
 
 def stored(folder: Path, arms: Arms) -> dict[str, JsonValue] | None:

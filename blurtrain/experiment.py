@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from blurtrain import preparation
 
 PICTURE = "figures/accuracy.png"
+
 EVIDENCE = "evidence.json"
 
 
@@ -85,7 +86,7 @@ def evidence(config: Config) -> Path:
     if runs.is_finished(config, folder, EVIDENCE):
         say(f"{folder} is finished already")
         return folder
-    from blurtrain import controls, exhibits, preparation, sensitivity  # torch, which finished evidence does not need
+    from blurtrain import controls, exhibits, page, preparation, sensitivity  # torch, not needed by finished evidence
 
     controls.check(config)
     ready = preparation.prepare(config)
@@ -98,6 +99,7 @@ def evidence(config: Config) -> Path:
             write_text(folder / "evidence.csv", csv_text(controls.cells(found)))
             exhibits.pictures(folder / "figures", found)
             write_sealed(folder / EVIDENCE, found)  # last: the evidence is finished
+    page.refresh(config)
     return folder
 
 
@@ -178,12 +180,16 @@ def compare_runs(folders: Sequence[Path], target: Path | None = None) -> Path:
     """
     arms = comparison.open_arms(folders)
     folder = target or folders[0].parent / f"compare-{_joint_name([run.folder.name for run in arms.runs.values()])}"
-    if comparison.stored(folder, arms) is not None:
+    if comparison.stored(folder, arms) is not None and (folder / comparison.PAGE).exists():
         say(f"{folder} is finished already")
         return folder
+    from blurtrain import page  # imports torch, which a finished comparison does not need
+
     with held(runs.lock(folder), f"making {folder}"):
         if comparison.stored(folder, arms) is None:
+            (folder / comparison.PAGE).unlink(missing_ok=True)  # of runs that lay there before
             _write_comparison(folder, comparison.compared(folders))
+        page.write(folder)
     return folder
 
 
@@ -217,7 +223,7 @@ def read_comparison(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: If there is none, or it is not what was written.
     """
-    return _read(folder / comparison.RESULT, "comparison")
+    return comparison.read(folder)
 
 
 def read_evidence(folder: Path) -> dict[str, Any]:
@@ -226,11 +232,8 @@ def read_evidence(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: If there is none, or it is not what was written.
     """
-    return _read(folder / EVIDENCE, "command")
-
-
-def _read(path: Path, again: str) -> dict[str, Any]:
+    path = folder / EVIDENCE
     try:
         return read_sealed(path)
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be used ({error}): remove it, and the same {again} makes it again") from error
+        raise RunError(f"{path} cannot be used ({error}): remove it, and the same command makes it again") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32, Int64, UInt8
 
 from blurtrain.cores import cores
 from blurtrain.decoding import DECODER_VERSION, REDUCED, Geometry
@@ -129,6 +129,14 @@ def _row(source: Source, index: int, geometry: Geometry) -> _Row | str:
     content.update(image.tobytes())
     name = np.frombuffer(row_id(content.hexdigest()), np.uint8)
     return pixels, name, np.array(image.size, np.int32) * scale
+
+
+def pixels_of(source: Source, index: int, geometry: Geometry) -> tuple[UInt8[np.ndarray, "3 side side"], str] | str:
+    """One image at the network's size and its name by content, or what is wrong with it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # odd images that still decode are no news to the user
+        row = _row(source, index, geometry)
+    return row if isinstance(row, str) else (row[0], row[1].tobytes().decode())
 
 
 def _chunks(values: np.ndarray, size: int) -> Iterator[np.ndarray]:

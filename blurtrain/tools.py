@@ -51,6 +51,16 @@ def export(words: Sequence[str]) -> None:
     print(f"File: {made.file}   Model card: {made.card}")
 
 
+def report(words: Sequence[str]) -> None:
+    """``blurtrain report``."""
+    parser = plain_parser("report")
+    parser.add_argument("comparison", type=Path, metavar="COMPARISON", help="folder of a comparison: runs/compare-NAME")
+    parsed = parser.parse_words(words)
+    from blurtrain import page
+
+    print(f"Page: {page.write(parsed.comparison)}")
+
+
 def backbones(words: Sequence[str]) -> None:
     """``blurtrain backbones``."""
     parser = plain_parser("backbones")

@@ -78,7 +78,9 @@ LADDER = [
     *("preparation", "training", "controls", "sensitivity", "choosing", "exhibits"),
     *("deployed", "sharpness", "predictions", "model_card", "exporting"),
     *("layer_tables", "layer_words", "layer_gaps", "layer_report", "layer_pictures"),
-    *("anatomy", "dissection", "needs", "forecast", "experiment", "layers", "previews", "pretrain"),
+    *("anatomy", "dissection", "needs", "forecast"),
+    *("page_answers", "page_images", "page_figures", "page_words", "page_parts", "page"),
+    *("experiment", "layers", "previews", "pretrain"),
     *("commands", "tools", "cli"),
 ]
 OUTSIDE = ["__init__", "__main__"]  # names for users: they stand on top
