@@ -89,7 +89,7 @@ def write(folder: Path) -> Path:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    surroundings.filters.update(percent=page_words.percent, signed=page_words.signed)
+    surroundings.filters.update(percent=page_words.percent, signed=page_words.signed, tied=page_words.tied)
     path = folder / comparison.PAGE
     write_text(path, surroundings.get_template("report.html.j2").render(context(read(folder))))
     return path
@@ -176,9 +176,11 @@ def context(told: Told) -> Part:
 def _chosen(told: Told, order: Sequence[int], samples: int) -> dict[str, list[int]]:
     """Which test images stand where."""
     kinds = ("rescued", "lost")
-    shown = {kind: [] for kind in kinds} if told.answers.counts is None else {
-        kind: page_images.most_changed(told.answers, told.arm, kind, order, DOZEN) for kind in kinds
-    }
+    shown = (
+        {kind: [] for kind in kinds}
+        if told.answers.counts is None
+        else {kind: page_images.most_changed(told.answers, told.arm, kind, order, DOZEN) for kind in kinds}
+    )
     return {
         "samples": page_images.one_of_each_class(told.answers.labels, order, samples),
         "dozen": page_images.mixed(told.answers, told.arm, order, DOZEN),
@@ -236,7 +238,7 @@ def _stops(told: Told, dozen: Sequence[int]) -> list[Part]:
             )
             for arm in told.runs
         }
-        stops.append({"label": page_words.report.label(view, told.result), "view": view, "right": right})
+        stops.append({"view": view, "right": right})
     return stops
 
 
@@ -248,7 +250,9 @@ def _charts(told: Told, curves: Mapping[str, Sequence[int]]) -> list[Any]:
     charts = []
     for curve, places in curves.items():
         views = [result["views"][place] for place in places[1:]]
-        slight = [view["strength"] for view in views if view["standard_deviation"] <= widest * ROOM and not view["heavy"]]
+        slight = [
+            view["strength"] for view in views if view["standard_deviation"] <= widest * ROOM and not view["heavy"]
+        ]
         strengths = sorted(copy.strength for copy in copies if copy.curve == curve)
         alt = page_words.curve_alt(result, curve)
         charts.append(page_figures.accuracy(result, curve, max(slight, default=0.0), strengths, alt))
@@ -266,7 +270,9 @@ def _calibration(told: Told) -> list[Part]:
     """Reliability on clean images and under heavy blur."""
     shown = []
     for kind, title in ((page_answers.CLEAN, "Clean images"), (page_answers.HEAVY, "Heavy blur, all views together")):
-        found = {arm: told.answers.calibration[kind, arm] for arm in told.runs if (kind, arm) in told.answers.calibration}
+        found = {
+            arm: told.answers.calibration[kind, arm] for arm in told.runs if (kind, arm) in told.answers.calibration
+        }
         if found:
             errors = page_words.calibration_errors(told.result, kind)
             alt = page_words.calibration_alt(title.lower(), errors)

@@ -96,8 +96,17 @@ def accuracy(comparison: Comparison, curve: str, slight: float, copies: Sequence
         if known:
             low, high = ([100 * ci[end] for _, ci in known] for end in (0, 1))
             panel.fill_between([s for s, _ in known], low, high, color=colour, alpha=0.16, linewidth=0)
-        panel.plot(strengths, [100 * arm["accuracy"] for arm in arms], line, color=colour, linewidth=2, markersize=5.5)
-    _range(panel, 0, slight, "slight")
+        panel.plot(
+            strengths,
+            [100 * arm["accuracy"] for arm in arms],
+            line,
+            color=colour,
+            linewidth=2,
+            markersize=5.5,
+            clip_on=False,
+            zorder=3,
+        )
+    _range(panel, 0.0, slight, "slight")
     heavy = [view["strength"] for view in views if view["heavy"]]
     if heavy:
         _range(panel, min(heavy), max(strengths), "heavy")
@@ -105,7 +114,8 @@ def accuracy(comparison: Comparison, curve: str, slight: float, copies: Sequence
         panel.plot([strength], [0], "^", color=INK, markersize=8, clip_on=False, zorder=5)
     panel.set(xlim=(0, max(strengths)), ylim=(0, 100), ylabel="accuracy in %")
     family = next(view["family"] for view in views if view["curve"] == curve)
-    measure = "" if views[-1]["parameters"] else f": {FAMILIES[family].strength}"
+    known = FAMILIES[family]
+    measure = "" if views[-1]["parameters"] else f" blur: {known.strength}{'' if known.from_file else ' in px'}"
     panel.set_xlabel(f"{curve}{measure}")
     _dress(panel)
     return _svg(figure, alt)
@@ -162,6 +172,7 @@ def forest(rows: Sequence[tuple[str, int, Mapping[str, Any]]], alt: str) -> Mark
     _dress(panel)
     panel.grid(visible=False, axis="y")
     panel.spines["left"].set_visible(False)
+    panel.tick_params(axis="y", length=0)
     return _svg(figure, alt)
 
 
@@ -176,7 +187,7 @@ def calibration(found: Mapping[str, Calibration], alt: str) -> Markup:
         at, height = 100 * one.confidence[some], 100 * one.accuracy[some]
         panel.plot(at, height, line[1:], color=colour, linewidth=1.4)
         size = 12 + 260 * one.counts[some] / np.sum(one.counts)
-        panel.scatter(at, height, size, marker=line[0], color=colour, linewidth=0, alpha=0.85, zorder=3)
+        panel.scatter(at, height, size, marker=line[0], color=colour, linewidth=0, alpha=0.85, zorder=3, clip_on=False)
     panel.set(xlim=(-2, 102), ylim=(-2, 102), xlabel="confidence in %", ylabel="accuracy in %", aspect="equal")
     _dress(panel)
     return _svg(figure, alt)

@@ -22,7 +22,7 @@ from blurtrain.sources import Part
 from blurtrain.views import Blur
 
 SIDES = (224, 160, 112, 80, 56, 40)  # px of a picture: the largest of which all fit
-MOST_BYTES = 2_600_000  # of all pictures together, before base64 adds a third
+MOST_BYTES = 2_000_000  # of all pictures together, before base64 adds a third
 QUALITY, EFFORT = 82, 2  # of WebP
 
 Positions = Int64[np.ndarray, " _"]

@@ -41,7 +41,9 @@ def layer_alt(name: str, result: Mapping[str, Any]) -> str:
     if name == "error" and result["layers"]:
         ends = (layer_report.median(part, place, result) for part in (result["layers"][0], result["features"]))
         first, last = ("unknown" if value is None else number(value) for value in ends)
-        return f"Median relative error over depth, {convolutions}: at {blur} {first} at the first, {last} at the features."
+        return (
+            f"Median relative error over depth, {convolutions}: at {blur} {first} at the first, {last} at the features."
+        )
     about = {
         "bounds": "Error that each layer makes of its own blurred input, beside its bounds",
         "constants": "Constants of the blurs' kernels and of the layers",

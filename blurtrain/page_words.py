@@ -8,7 +8,7 @@ from blurtrain import report
 from blurtrain.page_answers import Answers, Shift
 
 CLEAN = "clean"
-MOST_CLASSES = 2000  # rows of a table of classes: more would make the page too large
+MOST_CLASSES = 1200  # rows of a table of classes: more would make the page too large
 CONFUSED = 20  # classes up to which a heat map has room, and rows of a table where there are more
 
 Comparison = Mapping[str, Any]
@@ -32,6 +32,11 @@ def classes_said(comparison: Comparison) -> list[str]:
 def percent(value: float | None) -> str:
     """A share in percent."""
     return "unknown" if value is None else f"{100 * value:.1f}"
+
+
+def tied(text: str) -> str:
+    """The same with percent signs that no line break parts from their numbers."""
+    return text.replace(" %", "\u00a0%")
 
 
 def signed(value: float | None) -> str:
@@ -186,8 +191,9 @@ def _heat(one: Shift | None, most: float) -> Row:
 
 def confusion_said(changes: Sequence[Shift], classes: Sequence[str], reference: str, arm: str) -> Iterator[str]:
     """The largest change of all, and the largest among mistakes."""
-    for what, some in (("", changes), (" among mistakes", [one for one in changes if one.label != one.answer])):
-        if some:
+    mistakes = [one for one in changes if one.label != one.answer]
+    for what, some in ((" among mistakes", mistakes), (" of all", changes)):
+        if some and (some is mistakes or some[0] not in mistakes[:1]):
             one = some[0]
             taken = "is recognised" if one.label == one.answer else f"is taken for {classes[one.answer]!r}"
             yield (

@@ -25,7 +25,21 @@ AUGMENTED = Config(
     name="made-up", copies=(BlurGrid("gaussian", (1.0,)),), sweep=(BlurGrid("gaussian", (0.0, 2.0)),), runs=Path("runs")
 )
 BASELINE = AUGMENTED.baseline()
-RESULT = {"native_pixels_per_pixel": 1.0, "backbone": {"preprocessing": {"geometry": {"crop": 64}}}}  # of every run
+RESULT = {  # of every run
+    "native_pixels_per_pixel": 1.0,
+    "backbone": {
+        "name": "glyphnet",
+        "fingerprint": "0" * 64,
+        "preprocessing": {"geometry": {"resize": 64, "crop": 64, "interpolation": "BILINEAR"}},
+    },
+    "images": {"train": 8, "validation": 0, "test": 4},
+    "copies": [],
+    "trainable": {"parameters": 386},
+    "head": {"solver": "L-BFGS", "l2": 0.1, "iterations": 9, "heads": 2},
+    "engine": "onnxruntime",
+    "inputs": {"training": "1" * 64, "test": "2" * 64},
+    "versions": {"blurtrain": "0"},
+}
 HEAVY = Blur("gaussian", 2.0)
 
 # Two heads on four images, the views clean and gaussian 2. Differences, augmented minus baseline, with means beside:
