@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from blurtrain import comparison, page_answers, page_figures, page_images, page_parts, page_words, runs
+from blurtrain.breakdown import KINDS
 from blurtrain.config import Config
 from blurtrain.errors import RunError
 from blurtrain.files import write_text
@@ -14,6 +15,8 @@ from blurtrain.page_answers import Answers
 from blurtrain.progress import say
 from blurtrain.report import images_in_words
 from blurtrain.roster import TEST_IMAGES, read_roster
+from blurtrain.runs import Run
+from blurtrain.sweep import PREDICTIONS
 from blurtrain.version import VERSION
 from blurtrain.views import Blur
 
@@ -40,13 +43,13 @@ class Told:
 
     folder: Path
     result: Mapping[str, Any]
-    runs: Mapping[str, runs.Run]
+    runs: Mapping[str, Run]
     answers: Answers
     ids: Sequence[str]
     files: Sequence[str]
 
     @property
-    def reference(self) -> runs.Run:
+    def reference(self) -> Run:
         """The run that the others are compared with."""
         return self.runs[self.result["reference"]]
 
@@ -119,7 +122,7 @@ def read(folder: Path) -> Told:
     result = comparison.read(folder)
     opened = {arm: runs.load_run(_place(folder, Path(place))) for arm, place in result["arms"].items()}
     for arm, run in opened.items():
-        if run.result["files"][page_answers.PREDICTIONS] != result["inputs"][arm]:
+        if run.result["files"][PREDICTIONS] != result["inputs"][arm]:
             raise RunError(
                 f"{run.folder} is another run than {folder} has compared: run blurtrain compare "
                 f"{' '.join(str(one.folder) for one in opened.values())}"
@@ -209,7 +212,7 @@ def _card(told: Told, album: page_images.Album, place: int, views: Sequence[Blur
     return {
         "file": told.files[place],
         "label": classes[int(told.answers.labels[place])],
-        "kind": None if counts is None else page_images.KINDS[int(counts.kinds(told.arm)[place])],
+        "kind": None if counts is None else KINDS[int(counts.kinds(told.arm)[place])],
         "missing": album.missing.get(place),
         "shown": [
             {

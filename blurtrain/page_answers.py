@@ -221,8 +221,8 @@ def shifts(answers: Answers, reference: str, arm: str) -> list[Shift]:
         for label, answer, count in zip(one.labels.tolist(), one.answers.tolist(), one.counts.tolist(), strict=True):
             found.setdefault((label, answer), [0, 0])[place] = count
     images = np.bincount(answers.labels)
-    rows = [
-        Shift(label, answer, *(count / (seen * int(images[label])) for count in pair), (pair[1] - pair[0]) / seen)
-        for (label, answer), pair in found.items()
-    ]
+    rows = []
+    for (label, answer), (before, after) in found.items():
+        all_answers = seen * int(images[label])
+        rows.append(Shift(label, answer, before / all_answers, after / all_answers, (after - before) / seen))
     return sorted(rows, key=lambda row: (-abs(row.images), row.label, row.answer))

@@ -46,7 +46,7 @@ def _svg(figure: Panel, alt: str) -> Markup:
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a name may hold a dollar sign
     buffer = io.BytesIO()
-    settings = {"svg.hashsalt": alt, "svg.fonttype": "none", "font.size": 10}
+    settings: Any = {"svg.hashsalt": alt, "svg.fonttype": "none", "font.size": 10}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # the reader's fonts draw it
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -61,7 +61,8 @@ def _svg(figure: Panel, alt: str) -> Markup:
         root.remove(part)
     root.set("role", "img")
     root.set("aria-label", alt)
-    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - every text in it was escaped on the way
+    # Every text in it was escaped on the way.
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
 def _dress(panel: Panel) -> None:
@@ -114,8 +115,8 @@ def accuracy(comparison: Comparison, curve: str, slight: float, copies: Sequence
         panel.plot([strength], [0], "^", color=INK, markersize=8, clip_on=False, zorder=5)
     panel.set(xlim=(0, max(strengths)), ylim=(0, 100), ylabel="accuracy in %")
     family = next(view["family"] for view in views if view["curve"] == curve)
-    known = FAMILIES[family]
-    measure = "" if views[-1]["parameters"] else f" blur: {known.strength}{'' if known.from_file else ' in px'}"
+    kind = FAMILIES[family]
+    measure = "" if views[-1]["parameters"] else f" blur: {kind.strength}{'' if kind.from_file else ' in px'}"
     panel.set_xlabel(f"{curve}{measure}")
     _dress(panel)
     return _svg(figure, alt)

@@ -34,7 +34,7 @@ def in_order(ids: Sequence[str]) -> list[int]:
 
 
 def shares(counts: Sequence[int], total: int) -> list[int]:
-    """How many of so many each kind gets, in proportion to its number: by largest remainder, of equal ones the first."""
+    """How many of so many each kind gets, in proportion to its number: largest remainder, of equal ones the first."""
     everything = sum(counts)
     total = min(total, everything)
     exact = [total * count / everything for count in counts]

@@ -53,7 +53,7 @@ def layer_alt(name: str, result: Mapping[str, Any]) -> str:
 
 
 def evidence(parent: Path, config: Config) -> Part | None:
-    """What copies of each blur family gain on each other one, as `blurtrain evidence` found; nothing where it has not."""
+    """What copies of each family gain on each other one, as `blurtrain evidence` found; nothing where it has not."""
     folder = parent / config.folder("evidence").name
     if not _belongs(folder, config, EVIDENCE):
         return None

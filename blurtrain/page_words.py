@@ -122,8 +122,8 @@ def forest_alt(rows: Sequence[Row]) -> str:
     counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
     best = max(rows, key=lambda row: row["gain"]["difference"])
     return (
-        f"Gains on each view with 95 % intervals: {counted}. The largest is {signed(best['gain']['difference'])} points, "
-        f"of {best['arm']} at {best['view']}."
+        f"Gains on each view with 95 % intervals: {counted}. "
+        f"The largest is {signed(best['gain']['difference'])} points, of {best['arm']} at {best['view']}."
     )
 
 

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import itertools
 import json
 import re
 import shutil
@@ -29,7 +30,7 @@ from blurtrain.decoding import Geometry
 from blurtrain.errors import RunError
 from blurtrain.opening import open_source
 from tests.browser import WIDTHS, Watched, browser, needs_chromium
-from tests.conftest import fill_classes, photograph
+from tests.conftest import photograph
 from tests.test_comparison import made_up, make_run
 
 ODD = ("<b>\"ants\" & 'bees'</b>", "line\nbreak", "naïve $x_1$ </script>")  # names of classes
@@ -126,7 +127,7 @@ def test_headings_are_in_order_and_what_has_an_id_has_its_own(
     levels = watched.evaluate("() => [...document.querySelectorAll('h1,h2,h3,h4')].map(h => Number(h.tagName[1]))")
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     ids = watched.evaluate("() => [...document.querySelectorAll('[id]')].map(e => e.id)")
     assert [name for name, count in Counter(ids).items() if count > 1] == []
     targets = watched.evaluate("() => [...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.hash.slice(1))")
