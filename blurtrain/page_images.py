@@ -24,6 +24,7 @@ from blurtrain.views import Blur
 SIDES = (224, 160, 112, 80, 56, 40)  # px of a picture: the largest of which all fit
 MOST_BYTES = 2_000_000  # of all pictures together, before base64 adds a third
 QUALITY, EFFORT = 82, 2  # of WebP
+EXACT = 128  # px: smaller pictures are kept pixel by pixel, because each pixel can be seen
 
 Positions = Int64[np.ndarray, " _"]
 
@@ -185,7 +186,7 @@ def _webp(pixels: UInt8[np.ndarray, "3 height width"], side: int) -> bytes:
     image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     if image.width > side:
         image = image.resize((side, side), Image.Resampling.BOX)
-    return _saved(image, quality=QUALITY)
+    return _saved(image, quality=QUALITY, lossless=image.width < EXACT)
 
 
 def _saved(image: Image.Image, **options: int | bool) -> bytes:
