@@ -156,6 +156,7 @@ def context(told: Told) -> Part:
         "classes_said": page_words.classes_said(result),
         "figures": page_words.key_figures(result),
         "charts": _charts(told, curves),
+        "marked": any(copy.curve in curves for copy in _copies(told)),
         "real_chart": _real_chart(told),
         "gains": rows,
         "forest": page_figures.forest(
@@ -245,10 +246,15 @@ def _stops(told: Told, dozen: Sequence[int]) -> list[Part]:
     return stops
 
 
+def _copies(told: Told) -> set[Blur]:
+    """Of all arms."""
+    return {copy for run in told.runs.values() for copy in run.config.copy_views}
+
+
 def _charts(told: Told, curves: Mapping[str, Sequence[int]]) -> list[Any]:
     """Accuracy against strength, one chart a blur."""
     result, side = told.result, told.reference.side
-    copies = {copy for run in told.runs.values() for copy in run.config.copy_views}
+    copies = _copies(told)
     widest = max((standard_deviation(copy, side) for copy in copies), default=0.0)
     charts = []
     for curve, places in curves.items():

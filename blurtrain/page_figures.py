@@ -88,7 +88,7 @@ def accuracy(comparison: Comparison, curve: str, slight: float, copies: Sequence
     """
     views = [view for view in comparison["views"] if view["curve"] in (curve, CLEAN)]
     strengths = [view["strength"] for view in views]
-    figure = _figure(5.0, 3.5)
+    figure = _figure(4.4, 3.1)
     panel = figure.subplots()
     for place, name in enumerate(comparison["arms"]):
         colour, line = style(place)
@@ -134,7 +134,7 @@ def _range(panel: Panel, start: float, end: float, name: str) -> None:
 def real(comparison: Comparison, names: Sequence[str], alt: str) -> Markup:
     """Really blurred photographs: a place for each set, and in it the arms side by side with their intervals."""
     arms = list(comparison["arms"])
-    figure = _figure(5.0, 3.5)
+    figure = _figure(4.4, 3.1)
     panel = figure.subplots()
     for number, name in enumerate(arms):
         colour, line = style(number)

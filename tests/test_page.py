@@ -494,6 +494,16 @@ def test_one_head_and_unknown_intervals(tmp_path: Path) -> None:
     assert " of 1</span>" not in text
 
 
+def test_heads_that_were_trained_on_images_have_a_page(few: Config, tmp_path: Path) -> None:
+    minibatch = replace(few.minibatch, epochs=1)
+    config = replace(few, cache=False, minibatch=minibatch, runs=tmp_path / "runs")
+    facts = dict(page.context(page.read(blurtrain.compare(config)))["made"]["facts"])
+    heads = [runs.load_run(arm.run_folder).result["head"] for arm in (config.baseline(), config)]
+    assert facts["Solver"] == ["AdamW", "AdamW"]
+    assert facts["Steps"] == [str(head["equal_steps"]["steps"]) for head in heads]
+    assert facts["Copies"] == ["none", "gaussian 1"]
+
+
 def test_other_runs_than_were_compared_are_refused(tmp_path: Path) -> None:
     folders = made_up(tmp_path)
     made = blurtrain.compare_runs(folders)
