@@ -160,7 +160,8 @@ def context(told: Told) -> Part:
         "real_chart": _real_chart(told),
         "gains": rows,
         "forest": page_figures.forest(
-            [(row["view"], row["place"], row["gain"]) for row in rows], page_words.forest_alt(rows)
+            [(row["view"] * (row["place"] == 1), row["place"], row["gain"]) for row in rows],
+            page_words.forest_alt(rows),
         ),
         "album": album,
         "curves": curves,
