@@ -108,6 +108,7 @@ _RUN: dict[str, Callable[[Sequence[str]], int | None]] = {
     "export": tools.export,
     "preview": commands.preview,
     "check-data": commands.check_data,
+    "report": tools.report,
     "backbones": tools.backbones,
     "cache": tools.cache,
     "pretrain": tools.pretrain,

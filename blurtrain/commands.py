@@ -37,6 +37,7 @@ def compare(words: Sequence[str]) -> None:
     parsed = parser.parse_words(words)
     config = config_of(parser, parsed)
     from blurtrain import endings, experiment, report
+    from blurtrain.comparison import PAGE
 
     if parsed.dry_run and not parsed.arms:
         print(experiment.forecast(config, both=True))
@@ -46,7 +47,7 @@ def compare(words: Sequence[str]) -> None:
     comparison = experiment.read_comparison(folder)
     print(report.terminal_table(comparison))
     _print_skipped(parsed.arms or [config.baseline().run_folder, config.run_folder])
-    names = ("comparison.csv", "comparison.json", "classes.csv", "images.csv", experiment.PICTURE)
+    names = (PAGE, "comparison.csv", "comparison.json", "classes.csv", "images.csv", experiment.PICTURE)
     endings.show(endings.after_compare(folder, comparison, [name for name in names if (folder / name).exists()]))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurtrain import breakdown, comparison, report, runs, tables
+from blurtrain.arms import open_arms
 from blurtrain.config import Config
 from blurtrain.errors import ConfigError, RunError
 from blurtrain.files import csv_text, read_sealed, remove_partial, write_json, write_sealed, write_text
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from blurtrain import preparation
 
 PICTURE = "figures/accuracy.png"
+
 EVIDENCE = "evidence.json"
 LOADING = "loading libraries and the network"  # some seconds, for torch
 FORECASTING = "loading libraries and trying the steps"
@@ -100,7 +102,7 @@ def evidence(config: Config) -> Path:
         say(f"{folder} is finished already")
         return folder
     with meanwhile(LOADING):
-        from blurtrain import controls, exhibits, preparation, sensitivity  # torch, which finished evidence needs not
+        from blurtrain import controls, exhibits, page, preparation, sensitivity  # torch, not for finished evidence
 
         controls.check(config)
         ready = preparation.prepare(config)
@@ -114,6 +116,7 @@ def evidence(config: Config) -> Path:
             with meanwhile("drawing pictures"):
                 exhibits.pictures(folder / "figures", found)
             write_sealed(folder / EVIDENCE, found)  # last: the evidence is finished
+    page.refresh(config)
     return folder
 
 
@@ -198,15 +201,20 @@ def compare_runs(folders: Sequence[Path | str], target: Path | None = None) -> P
         StoreError: If the folder cannot be written.
     """
     chosen = [Path(folder) for folder in folders]
-    arms = comparison.open_arms(chosen)
+    arms = open_arms(chosen)
     folder = target or chosen[0].parent / f"compare-{_joint_name([run.folder.name for run in arms.runs.values()])}"
-    if comparison.stored(folder, arms) is not None:
+    if comparison.stored(folder, arms) is not None and (folder / comparison.PAGE).exists():
         say(f"{folder} is finished already")
         return folder
+    from blurtrain import page  # imports torch, which a finished comparison does not need
+
     with held(runs.lock(folder), f"making {folder}"):
         if comparison.stored(folder, arms) is None:
+            (folder / comparison.PAGE).unlink(missing_ok=True)  # of runs that lay there before
             with meanwhile("comparing the runs"):
                 _write_comparison(folder, comparison.compared(chosen))
+        with meanwhile("writing the page"):
+            page.write(folder)
     return folder
 
 
@@ -240,7 +248,7 @@ def read_comparison(folder: Path | str) -> dict[str, Any]:
     Raises:
         RunError: If there is none, or it is not what was written.
     """
-    return _read(Path(folder) / comparison.RESULT, "comparison")
+    return comparison.read(Path(folder))
 
 
 def read_evidence(folder: Path) -> dict[str, Any]:
@@ -249,11 +257,8 @@ def read_evidence(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: If there is none, or it is not what was written.
     """
-    return _read(folder / EVIDENCE, "command")
-
-
-def _read(path: Path, again: str) -> dict[str, Any]:
+    path = folder / EVIDENCE
     try:
         return read_sealed(path)
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be used ({error}): remove it, and the same {again} makes it again") from error
+        raise RunError(f"{path} cannot be used ({error}): remove it, and the same command makes it again") from error

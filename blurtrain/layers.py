@@ -82,6 +82,10 @@ def layers(config: Config, question: Question) -> Path:
             runs.begin(config, folder)
             remove_partial(folder)
             _make(config, folder, subject, seen)
+    if not question.own_head:
+        from blurtrain import page
+
+        page.refresh(config)
     return folder
 
 

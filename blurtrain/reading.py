@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32, Int64, UInt8
 from PIL import Image
 
 from blurtrain.cores import cores
@@ -144,6 +144,14 @@ def content_name(image: Image.Image) -> bytes:
     content = hashlib.sha256(f"{image.width}x{image.height}{f' 1/{scale}' if scale > 1 else ''}".encode())
     content.update(image.tobytes())
     return row_id(content.hexdigest())
+
+
+def pixels_of(source: Source, index: int, geometry: Geometry) -> tuple[UInt8[np.ndarray, "3 side side"], str] | str:
+    """One image at the network's size and its name by content, or what is wrong with it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # odd images that still decode are no news to the user
+        row = _row(source, index, geometry)
+    return row if isinstance(row, str) else (row[0], row[1].tobytes().decode())
 
 
 def chunks(values: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -7,8 +7,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from blurtrain.arms import TWICE
 from blurtrain.breakdown import IMAGES
-from blurtrain.comparison import RESULT, TWICE
+from blurtrain.comparison import RESULT
 from blurtrain.files import whole_file
 from blurtrain.kernels import FAMILIES
 from blurtrain.runs import load_run

@@ -84,6 +84,19 @@ def export(words: Sequence[str]) -> None:
     endings.show(endings.after_export(made.file, made.card, made.difference, made.images), apart=False)
 
 
+def report(words: Sequence[str]) -> None:
+    """``blurtrain report``."""
+    parser = plain_parser("report")
+    parser.add_argument("comparison", type=Path, metavar="COMPARISON", help="folder of a comparison: runs/compare-NAME")
+    parsed = parser.parse_words(words)
+    with meanwhile("writing the page"):
+        from blurtrain import endings, page
+        from blurtrain.comparison import read
+
+        written = page.write(parsed.comparison)
+    endings.show(endings.after_compare(parsed.comparison, read(parsed.comparison), [written.name]), apart=False)
+
+
 def backbones(words: Sequence[str]) -> None:
     """``blurtrain backbones``."""
     parser = plain_parser("backbones")

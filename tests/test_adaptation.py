@@ -27,6 +27,7 @@ from blurtrain import (
     preparation,
     training,
 )
+from blurtrain.arms import open_arms
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.blur import blur_pixels
 from blurtrain.classifier import BlurClassifier
@@ -360,7 +361,7 @@ def test_an_adapted_arm_is_compared_with_the_plain_baseline(config: Config, tmp_
     together = comparison.compare_runs([tmp_path / f"small-{name}" for name in names])
     assert together["reference"] == "baseline"
     assert list(together["arms"]) == ["baseline", "baseline-bn-adapt", "augmented", "augmented-bn-adapt"]
-    without = comparison.open_arms([tmp_path / "small-augmented", tmp_path / "small-baseline-bn-adapt"])
+    without = open_arms([tmp_path / "small-augmented", tmp_path / "small-baseline-bn-adapt"])
     assert without.reference == "baseline-bn-adapt"
 
 

@@ -17,7 +17,6 @@ from safetensors.numpy import load_file
 from blurtrain import (
     batches,
     choosing,
-    comparison,
     controls,
     experiment,
     features,
@@ -32,6 +31,7 @@ from blurtrain import (
     training,
     transforms,
 )
+from blurtrain.arms import TWICE, WIDER
 from blurtrain.backbones import load
 from blurtrain.blur import blur_pixels
 from blurtrain.cli import main
@@ -512,13 +512,13 @@ def test_without_blurred_copies_the_wider_half_is_heavy(config: Config) -> None:
     compared = experiment.read_comparison(folder)
     assert folder == config.comparison_folder
     assert [one["heavy"] for one in compared["views"]] == [False, False, True, True]
-    assert compared["heavy_is"] == comparison.WIDER
+    assert compared["heavy_is"] == WIDER
     blurred = replace(config, copies=(BlurGrid("gaussian", (1.5,)),))
     arms = [experiment.train(blurred), config.run_folder, config.baseline().run_folder]
     every = experiment.read_comparison(experiment.compare_runs(arms))
     assert list(every["arms"]) == ["baseline", "augmented-albumentations", "albumentations"]
     assert [one["heavy"] for one in every["views"]] == [False, False, False, True]
-    assert comparison.TWICE in report.terminal_table(every)
+    assert TWICE in report.terminal_table(every)
     old = {key: value for key, value in every.items() if key != "heavy_is"}
     assert report.terminal_table(old) == report.terminal_table(every)
 

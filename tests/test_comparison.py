@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from blurtrain import comparison, experiment, runs, sweep
+from blurtrain.arms import open_arms
 from blurtrain.config import BlurGrid, Config
 from blurtrain.errors import RunError
 from blurtrain.files import read_sealed, write_text
@@ -25,7 +26,21 @@ AUGMENTED = Config(
     name="made-up", copies=(BlurGrid("gaussian", (1.0,)),), sweep=(BlurGrid("gaussian", (0.0, 2.0)),), runs=Path("runs")
 )
 BASELINE = AUGMENTED.baseline()
-RESULT = {"native_pixels_per_pixel": 1.0, "backbone": {"preprocessing": {"geometry": {"crop": 64}}}}  # of every run
+RESULT = {  # of every run
+    "native_pixels_per_pixel": 1.0,
+    "backbone": {
+        "name": "glyphnet",
+        "fingerprint": "0" * 64,
+        "preprocessing": {"geometry": {"resize": 64, "crop": 64, "interpolation": "BILINEAR"}},
+    },
+    "images": {"train": 8, "validation": 0, "test": 4},
+    "copies": [],
+    "trainable": {"parameters": 386},
+    "head": {"solver": "L-BFGS", "l2": 0.1, "iterations": 9, "heads": 2},
+    "engine": "onnxruntime",
+    "inputs": {"training": "1" * 64, "test": "2" * 64},
+    "versions": {"blurtrain": "0"},
+}
 HEAVY = Blur("gaussian", 2.0)
 
 # Two heads on four images, the views clean and gaussian 2. Differences, augmented minus baseline, with means beside:
@@ -358,7 +373,7 @@ def test_heavy_follows_from_the_configs_alone(
     folders = several_views(tmp_path, {strength: [[1, 0]] for strength in strengths}, copies)
     for folder in folders:
         (folder / "predictions.parquet").unlink()
-    assert list(comparison.open_arms(folders).heavy) == expected
+    assert list(open_arms(folders).heavy) == expected
 
 
 def test_without_a_heavy_view_there_is_no_heavy_mean(tmp_path: Path) -> None:
@@ -370,7 +385,7 @@ def test_without_a_heavy_view_there_is_no_heavy_mean(tmp_path: Path) -> None:
 
 def test_two_baselines_have_no_heavy_view(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / name, BASELINE, BASELINE_CORRECT) for name in ("one", "two")]
-    assert comparison.open_arms(folders).heavy == (False, False)
+    assert open_arms(folders).heavy == (False, False)
 
 
 # which arms
@@ -379,7 +394,7 @@ def test_two_baselines_have_no_heavy_view(tmp_path: Path) -> None:
 def test_the_arm_without_copies_is_the_reference_in_any_order(tmp_path: Path) -> None:
     baseline, augmented = made_up(tmp_path)
     for folders in ([baseline, augmented], [augmented, baseline]):
-        arms = comparison.open_arms(folders)
+        arms = open_arms(folders)
         assert list(arms.runs) == ["baseline", "augmented"]
         assert arms.reference == "baseline"
 
@@ -390,12 +405,12 @@ def test_where_every_arm_has_copies_the_first_is_the_reference(tmp_path: Path) -
         make_run(tmp_path / "strong", AUGMENTED, AUGMENTED_CORRECT),
         make_run(tmp_path / "weak", other, BASELINE_CORRECT),
     ]
-    assert list(comparison.open_arms(folders).runs) == ["augmented", "weak"]
+    assert list(open_arms(folders).runs) == ["augmented", "weak"]
 
 
 def test_no_run_is_lost_when_names_are_the_same(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / place / "run", AUGMENTED, AUGMENTED_CORRECT) for place in "abc"]
-    arms = comparison.open_arms(folders)
+    arms = open_arms(folders)
     assert [run.folder for run in arms.runs.values()] == folders
     assert list(arms.runs) == ["augmented", "run", str(folders[2])]
 
@@ -462,7 +477,7 @@ def test_runs_that_were_made_of_other_inputs_are_refused(tmp_path: Path, name: s
     folders = made_up(tmp_path)
     for folder in folders:
         runs.finish(folder, {**result, "inputs": inputs})
-    assert comparison.open_arms(folders).reference == "baseline"
+    assert open_arms(folders).reference == "baseline"
     runs.finish(folders[1], {**result, "inputs": inputs | {name: "other"}})
     with pytest.raises(RunError, match=rf"augmented was trained with other inputs \({name}\), so the arms cannot be"):
         comparison.compare_runs(folders)
@@ -523,9 +538,9 @@ def test_a_comparison_of_other_predictions_is_made_again(tmp_path: Path) -> None
     folders = made_up(tmp_path)
     target = experiment.compare_runs(folders, tmp_path / "compare")
     before = experiment.read_comparison(target)
-    assert comparison.stored(target, comparison.open_arms(folders)) == before
+    assert comparison.stored(target, open_arms(folders)) == before
     make_run(tmp_path / "augmented", AUGMENTED, BASELINE_CORRECT)
-    assert comparison.stored(target, comparison.open_arms(folders)) is None
+    assert comparison.stored(target, open_arms(folders)) is None
     after = experiment.read_comparison(experiment.compare_runs(folders, target))
     assert after["views"][1]["against_reference"]["augmented"]["difference"] == 0
     assert len(list(target.glob("events.out.tfevents.*"))) == 1
@@ -535,7 +550,7 @@ def test_a_comparison_of_other_predictions_is_made_again(tmp_path: Path) -> None
 def test_a_damaged_comparison_is_made_again(tmp_path: Path, contents: str) -> None:
     folders = made_up(tmp_path)
     write_text(tmp_path / "compare" / "comparison.json", contents)
-    assert comparison.stored(tmp_path / "compare", comparison.open_arms(folders)) is None
+    assert comparison.stored(tmp_path / "compare", open_arms(folders)) is None
 
 
 def test_the_comparison_of_given_runs_lies_beside_the_first(tmp_path: Path) -> None:

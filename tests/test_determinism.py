@@ -26,7 +26,7 @@ ARMS = ("runs/same-baseline", "runs/same-augmented")
 EVENTS = "events.out.tfevents."
 HEADS = ("head.safetensors", "heads-folds.safetensors")
 RUN_FILES = {"config.yaml", "run.json", "work.json", "predictions.parquet", "sweep.csv", "sweep.json", *HEADS}
-COMPARISON_FILES = {"comparison.json", "comparison.csv", "accuracy.png"}
+COMPARISON_FILES = {"comparison.json", "comparison.csv", "accuracy.png", "report.html"}
 
 SMALL = Config(
     name="same",

@@ -89,6 +89,12 @@ def test_a_run_leads_to_its_comparison(ends: Ends) -> None:
     assert files == ["my runs/compare-glyphs-glyphnet"]
 
 
+def test_a_page_that_is_written_anew_leads_where_its_comparison_did(ends: Ends, few_runs: dict[str, Path]) -> None:
+    arms = [str(few_runs[name]) for name in ("frozen", "adapt")]
+    compared, (folder,) = ends("compare", *arms)
+    assert ends("report", folder) == (compared, [folder])
+
+
 def test_a_baseline_leads_to_a_recommendation_and_on(ends: Ends) -> None:
     words, files = ends("train", *TINY, "--copies", "[]")
     assert words == ["recommend", "--config", f"{files[0]}/config.yaml"]

@@ -74,6 +74,7 @@ LADDER = [
         "tuning",
         "roster",
         "breakdown",
+        "arms",
         "comparison",
         "tables",
         "report",
@@ -84,7 +85,9 @@ LADDER = [
     *("preparation", "training", "controls", "sensitivity", "choosing", "exhibits"),
     *("deployed", "sharpness", "predictions", "model_card", "exporting"),
     *("layer_tables", "layer_words", "layer_gaps", "layer_report", "layer_pictures"),
-    *("anatomy", "dissection", "needs", "forecast", "experiment", "layers", "sheets", "previews", "pretrain"),
+    *("anatomy", "dissection", "needs", "forecast"),
+    *("page_answers", "page_images", "page_figures", "page_words", "page_parts", "page"),
+    *("experiment", "layers", "sheets", "previews", "pretrain"),
     *("lookalikes", "scanning", "findings", "checking", "check_report"),
     *("endings", "commands", "tools", "cli"),
 ]

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
+TEMPLATES = {"report.html.j2", "report.css.j2", "report.js.j2"}
 EMBEDDED = {"__init__.py", "glyphnet.safetensors", "glyphnet.json", "imagenet_wnids.txt", "LICENSE-FONTS"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 NEEDED = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"]]
@@ -71,7 +72,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     package = {name for name in names if name.startswith("blurtrain/")}
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "blurtrain").glob("*.py")}
-    assert package == {*modules, "blurtrain/py.typed", *(f"blurtrain/embedded/{name}" for name in EMBEDDED)}
+    data = [("embedded", name) for name in EMBEDDED] + [("templates", name) for name in TEMPLATES]
+    assert package == {*modules, "blurtrain/py.typed", *(f"blurtrain/{folder}/{name}" for folder, name in data)}
     (metadata,) = {name.split("/")[0] for name in names - package}
     assert metadata.endswith(".dist-info")
     licences = {f"{metadata}/licenses/LICENSE", f"{metadata}/licenses/blurtrain/embedded/LICENSE-FONTS"}
@@ -98,6 +100,7 @@ def test_wheel_compares_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     command = ("compare", "--data.glyphs.train", "200", "--data.glyphs.test", "90")
     assert "Accuracy in %" in run(fresh / "bin" / "blurtrain", *command, cwd=empty)
     assert (empty / "runs" / "compare-glyphs-glyphnet" / "comparison.json").exists()
+    assert (empty / "runs" / "compare-glyphs-glyphnet" / "report.html").exists()
 
 
 def pinned(lock: str) -> set[tuple[str, str]]:

@@ -1,0 +1,202 @@
+"""Which test images a page shows, and their pictures through every blur as data URIs."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+from PIL import Image
+
+from blurtrain.blur import blur_pixels
+from blurtrain.breakdown import KINDS
+from blurtrain.decoding import Geometry
+from blurtrain.errors import BlurtrainError
+from blurtrain.opening import open_source
+from blurtrain.page_answers import Answers
+from blurtrain.reading import pixels_of
+from blurtrain.reduction import reduced
+from blurtrain.runs import Run
+from blurtrain.sources import Part
+from blurtrain.views import Blur
+
+SIDES = (224, 160, 112, 80, 56, 40)  # px of a picture: the largest of which all fit
+MOST_BYTES = 2_000_000  # of all pictures together, before base64 adds a third
+QUALITY, EFFORT = 82, 2  # of WebP
+EXACT = 128  # px: smaller pictures are kept pixel by pixel, because each pixel can be seen
+
+Positions = Int64[np.ndarray, " _"]
+
+
+def in_order(ids: Sequence[str]) -> list[int]:
+    """Places sorted by the images' names by content, which are hashes: an order that knows nothing of any answer."""
+    return sorted(range(len(ids)), key=lambda place: ids[place])
+
+
+def shares(counts: Sequence[int], total: int) -> list[int]:
+    """How many of so many each kind gets, in proportion to its number: largest remainder, of equal ones the first."""
+    everything = sum(counts)
+    total = min(total, everything)
+    exact = [total * count / everything for count in counts]
+    given = [int(share) for share in exact]
+    rest = sorted(range(len(counts)), key=lambda i: (given[i] - exact[i], i))[: total - sum(given)]
+    return [count + (place in rest) for place, count in enumerate(given)]
+
+
+def mixed(answers: Answers, arm: str, order: Sequence[int], count: int) -> list[int]:
+    """So many test images, the kinds as often as in the whole set, and of each kind the first in a given order."""
+    if answers.counts is None:
+        return list(order[:count])
+    kinds = answers.counts.kinds(arm)
+    wanted = shares(np.bincount(kinds, minlength=len(KINDS)).tolist(), count)
+    return [
+        place
+        for kind, number in enumerate(wanted)
+        for place in [position for position in order if kinds[position] == kind][:number]
+    ]
+
+
+def most_changed(answers: Answers, arm: str, kind: str, order: Sequence[int], count: int) -> list[int]:
+    """Images of a kind whose answers change most often, of equal ones the first in a given order."""
+    counts = answers.counts
+    assert counts is not None
+    kinds, gain = counts.kinds(arm), counts.times_right(arm) - counts.times_right(counts.reference)
+    found = [place for place in order if kinds[place] == KINDS.index(kind)]
+    return sorted(found, key=lambda place: -abs(int(gain[place])))[:count]
+
+
+def one_of_each_class(labels: Int64[np.ndarray, " images"], order: Sequence[int], count: int) -> list[int]:
+    """The first image of each class in a given order, until there are enough; then further ones."""
+    first: dict[int, int] = {}
+    for place in order:
+        first.setdefault(int(labels[place]), place)
+    others = (place for place in order if place not in set(first.values()))
+    return [*first.values(), *others][:count]
+
+
+@dataclass(frozen=True)
+class Album:
+    """Pictures of some test images.
+
+    Args:
+        side: Of the pictures, px.
+        pictures: Data URIs by image and view.
+        missing: Why an image has none.
+        reason: Why no image has any; else nothing.
+    """
+
+    side: int
+    pictures: Mapping[tuple[int, str], str] = field(default_factory=dict)
+    missing: Mapping[int, str] = field(default_factory=dict)
+    reason: str | None = None
+
+
+def album(run: Run, ids: Sequence[str], files: Sequence[str], wanted: Mapping[int, Sequence[Blur]]) -> Album:
+    """Decode only the images that are shown, and blur them as they were tested.
+
+    An image that is not there any more, or is another than was tested, has no picture but a reason.
+
+    Args:
+        run: Whose test images they are.
+        ids: Their names by content.
+        files: What they are called in their source.
+        wanted: Views of each image, by its place in the test split.
+    """
+    places = sorted(wanted)
+    try:
+        found, missing = _decoded(run, [(place, files[place], ids[place]) for place in places])
+    except (BlurtrainError, OSError) as error:
+        return Album(0, reason=str(error))
+    views: dict[Blur, list[int]] = {}
+    for place in sorted(found):
+        for view in wanted[place]:
+            views.setdefault(view, []).append(place)
+    seen: dict[tuple[int, str], UInt8[np.ndarray, "3 side side"]] = {}
+    for view, members in views.items():
+        try:
+            blurred = blur_pixels(np.stack([found[place] for place in members]), view)
+        except BlurtrainError as error:  # the file of a measured blur may have gone
+            return Album(0, reason=str(error))
+        for place, one in zip(members, blurred, strict=True):
+            seen[place, view.name] = np.rint(255 * one).clip(0, 255).astype(np.uint8)
+    side, pictures = _encoded(seen)
+    return Album(side, pictures, missing)
+
+
+def _decoded(
+    run: Run, named: Sequence[tuple[int, str, str]]
+) -> tuple[dict[int, UInt8[np.ndarray, "3 side side"]], dict[int, str]]:
+    """Pixels at the network's size by place, and what is wrong with the others.
+
+    Raises:
+        BlurtrainError: If the source cannot be opened any more.
+    """
+    geometry = Geometry(**run.result["backbone"]["preprocessing"]["geometry"])
+    source = open_source(run.config.data)
+    wanted = {file for _, file, _ in named}
+    index = {item.name: place for place, item in enumerate(source.items) if item.name in wanted}
+    found: dict[int, UInt8[np.ndarray, "3 side side"]] = {}
+    missing: dict[int, str] = {}
+    for place, file, name in named:
+        if file not in index:
+            missing[place] = "is not there any more"
+            continue
+        pixels = _as_tested(Part(source, [index[file]]), geometry, name)
+        if isinstance(pixels, str):
+            missing[place] = pixels
+        else:
+            found[place] = pixels
+    return found, missing
+
+
+def _as_tested(alone: Part, geometry: Geometry, name: str) -> UInt8[np.ndarray, "3 side side"] | str:
+    """An image by itself, if it is the one of that name by content.
+
+    Whether a large JPEG was decoded at a part of its size depended on all other files, so both ways are tried.
+    """
+    for source in (reduced(alone, geometry), alone):
+        read = pixels_of(source, 0, geometry)
+        if isinstance(read, str):
+            return read
+        if read[1] == name:
+            return read[0]
+    return "is another image than was tested"
+
+
+def _encoded(
+    seen: Mapping[tuple[int, str], UInt8[np.ndarray, "3 side side"]],
+) -> tuple[int, dict[tuple[int, str], str]]:
+    """All pictures as data URIs of the largest side at which they fit in a page."""
+    full = next(iter(seen.values())).shape[-1] if seen else SIDES[0]
+    for side in (min(full, allowed) for allowed in SIDES):
+        encoded: dict[tuple[int, str], bytes] = {}
+        size = 0
+        for key, pixels in seen.items():
+            encoded[key] = _webp(pixels, side)
+            size += len(encoded[key])
+            if size > MOST_BYTES:
+                break
+        else:
+            break
+    return side, {key: f"data:image/webp;base64,{base64.b64encode(data).decode()}" for key, data in encoded.items()}
+
+
+def _webp(pixels: UInt8[np.ndarray, "3 height width"], side: int) -> bytes:
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    if image.width > side:
+        image = image.resize((side, side), Image.Resampling.BOX)
+    return _saved(image, quality=QUALITY, lossless=image.width < EXACT)
+
+
+def _saved(image: Image.Image, **options: int | bool) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", method=EFFORT, **options)
+    return buffer.getvalue()
+
+
+def drawn(data: bytes) -> tuple[str, int, int]:
+    """A picture of lines and text as a smaller data URI of the same pixels, with its width and height in px."""
+    with Image.open(io.BytesIO(data)) as image:
+        encoded = base64.b64encode(_saved(image.convert("RGB"), lossless=True)).decode()
+        return f"data:image/webp;base64,{encoded}", image.width, image.height

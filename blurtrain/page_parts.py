@@ -1,0 +1,171 @@
+"""Parts of a page that come from beside a comparison: layers, evidence, and how everything was made."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from blurtrain import layer_report, page_words, runs
+from blurtrain.config import Config
+from blurtrain.errors import RunError
+from blurtrain.files import read_sealed
+from blurtrain.layer_pictures import FIGURES
+from blurtrain.layer_words import number, plural
+from blurtrain.page_images import drawn
+
+LAYERS, EVIDENCE = "layers.json", "evidence.json"  # what `blurtrain layers` and `blurtrain evidence` write last
+FAMILIES = "families"  # the section of evidence whose arms have copies of one family
+SHORT = 16  # hexadecimal digits of a fingerprint that are shown
+
+Part = dict[str, Any]
+
+
+def layers(parent: Path, config: Config) -> Part | None:
+    """What `blurtrain layers` has found for a config, with its pictures; nothing where it was not run."""
+    folder = parent / config.folder("layers").name
+    if not _belongs(folder, config, LAYERS):
+        return None
+    try:
+        result = runs.load_run(folder, LAYERS, "layers").result
+    except RunError:
+        return None
+    files = {name: folder / "figures" / f"{name}.png" for name in FIGURES}
+    pictures = [(layer_alt(name, result), *drawn(path.read_bytes())) for name, path in files.items() if path.exists()]
+    return {"finding": result["finding"], "pictures": pictures, "folder": str(folder), "n": result["n_images"]}
+
+
+def layer_alt(name: str, result: Mapping[str, Any]) -> str:
+    """What a picture of layers shows."""
+    place = layer_report.heaviest(result)
+    blur, convolutions = result["blurs"][place]["name"], plural(len(result["layers"]), "convolution")
+    if name == "error" and result["layers"]:
+        ends = (layer_report.median(part, place, result) for part in (result["layers"][0], result["features"]))
+        first, last = ("unknown" if value is None else number(value) for value in ends)
+        return (
+            f"Median relative error over depth, {convolutions}: at {blur} {first} at the first, {last} at the features."
+        )
+    about = {
+        "bounds": "Error that each layer makes of its own blurred input, beside its bounds",
+        "constants": "Constants of the blurs' kernels and of the layers",
+        "decision": "How errors of layers tell images whose answer turns, and what the heads see of the shift",
+    }
+    return f"{about.get(name, name)}: {convolutions}, {plural(len(result['blurs']), 'blur')}."
+
+
+def evidence(parent: Path, config: Config) -> Part | None:
+    """What copies of each family gain on each other one, as `blurtrain evidence` found; nothing where it has not."""
+    folder = parent / config.folder("evidence").name
+    if not _belongs(folder, config, EVIDENCE):
+        return None
+    try:
+        found = read_sealed(folder / EVIDENCE)
+    except (OSError, ValueError):
+        return None
+    means = [mean for mean in found["means"] if mean["name"] != "heavy"]
+    places = [place for place, arm in enumerate(found["arms"]) if arm["section"] == FAMILIES]
+    gains = [[mean["arms"][place]["gain"] for mean in means] for place in places]
+    most = max([0.01, *(abs(gain["difference"]) for line in gains for gain in line)])
+    return {
+        "tested": [mean["name"] for mean in means],
+        "rows": [
+            {"copies": found["arms"][place]["name"], "cells": [_cell(gain, most) for gain in line]}
+            for place, line in zip(places, gains, strict=True)
+        ],
+        "said": _families_said([found["arms"][place]["name"] for place in places], means, gains),
+        "folder": str(folder),
+        "n": found["n_test"],
+        "heads": found["heads"],
+    }
+
+
+def _cell(gain: Mapping[str, Any], most: float) -> Part:
+    return {
+        "gain": gain,
+        "interval": page_words.interval(gain),
+        "weight": round(100 * abs(gain["difference"]) / most),
+        "rises": gain["difference"] > 0,
+    }
+
+
+def _families_said(copies: Sequence[str], means: Sequence[Mapping[str, Any]], gains: Sequence[Sequence[Any]]) -> str:
+    """How often copies help against their own family, and against others."""
+    own = [line[column] for name, line in zip(copies, gains, strict=True) for column in _columns(means, name)]
+    every = [gain for line in gains for gain in line]
+    others = [gain for gain in every if not any(gain is one for one in own)]
+    helped = [sum(gain["verdict"] == "better" for gain in some) for some in (own, others)]
+    return (
+        f"Copies are better than the baseline against their own family in {helped[0]} of {len(own)} cases, "
+        f"and against another one in {helped[1]} of {len(others)}."
+    )
+
+
+def _columns(means: Sequence[Mapping[str, Any]], name: str) -> list[int]:
+    return [column for column, mean in enumerate(means) if mean["name"] == name]
+
+
+def _belongs(folder: Path, config: Config, result: str) -> bool:
+    """Whether a folder holds something finished of this very config."""
+    try:
+        return runs.is_finished(config, folder, result)
+    except RunError:
+        return False
+
+
+def made(folder: Path, opened: Mapping[str, runs.Run]) -> Part:
+    """How a comparison came about, and how to make it again."""
+    last = list(opened.values())[-1]
+    rows = {name: _facts(run) for name, run in opened.items()}
+    return {
+        "facts": [(key, [rows[name][key] for name in opened]) for key in next(iter(rows.values()))],
+        "commands": commands(folder, opened),
+        "configs": [(name, (run.folder / runs.CONFIG).read_text(encoding="utf-8")) for name, run in opened.items()],
+        "skipped": len(last.result.get("skipped", {})),
+        "run": str(last.folder),
+    }
+
+
+def _facts(run: runs.Run) -> dict[str, str]:
+    """What a run is made of."""
+    result, config = run.result, run.config
+    head, images, backbone = result["head"], result["images"], result["backbone"]
+    inputs, seeds = result["inputs"], {"views": config.data.view_seed}
+    if config.data.root == "glyphs":
+        seeds["glyphs"] = config.data.glyphs.seed
+    if config.cache is False:
+        seeds["mini-batches"] = config.minibatch.seed
+    return {
+        "Run": str(run.folder),
+        "Copies": ", ".join(result["copies"]) or "none",
+        "Images": ", ".join(f"{count:,} {split}" for split, count in images.items() if count),
+        "Backbone": f"{backbone['name']}, {config.backbone.weights}, {run.side} x {run.side} px",
+        "Backbone's fingerprint": backbone["fingerprint"][:SHORT],
+        "Trained parameters": f"{result['trainable']['parameters']:,} a head",
+        "Solver": str(head["solver"]),
+        "Steps": f"{head['iterations'] if 'iterations' in head else head['equal_steps']['steps']:,}",
+        "L2 penalty": f"{head['l2']:g}" if "l2" in head else "none",
+        "Heads": f"{head['heads']} of folds, and one refitted",
+        "Engine": str(result["engine"]),
+        "Training images' fingerprint": inputs["training"][:SHORT],
+        "Test images' fingerprint": inputs["test"][:SHORT],
+        "Seeds": ", ".join(f"{name} {seed}" for name, seed in seeds.items()),
+        "Versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
+    }
+
+
+def commands(folder: Path, opened: Mapping[str, runs.Run]) -> list[str]:
+    """What makes the comparison again, and what adds to its page."""
+    places = [run.folder for run in opened.values()]
+    config = list(opened.values())[-1].config
+    file = shlex.quote(str(places[-1] / runs.CONFIG))
+    pair = {config.baseline().run_folder.name, config.run_folder.name} == {place.name for place in places}
+    if pair and folder.name == config.comparison_folder.name:
+        again = [f"blurtrain compare --config {file}"]
+    else:
+        again = [f"blurtrain train --config {shlex.quote(str(place / runs.CONFIG))}" for place in places]
+        again.append(f"blurtrain compare {' '.join(shlex.quote(str(place)) for place in places)}")
+    return [
+        *again,
+        f"blurtrain layers --config {file}",
+        f"blurtrain evidence --config {file}",
+        f"blurtrain report {shlex.quote(str(folder))}",
+    ]

@@ -1,0 +1,202 @@
+"""What a page says in words and in the rows of its tables, made from a comparison's numbers. No computation."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from blurtrain import report
+from blurtrain.page_answers import Answers, Shift
+
+CLEAN = "clean"
+MOST_CLASSES = 1200  # rows of a table of classes: more would make the page too large
+CONFUSED = 20  # classes up to which a heat map has room, and rows of a table where there are more
+
+Comparison = Mapping[str, Any]
+Row = dict[str, Any]
+
+
+def findings(comparison: Comparison) -> list[str]:
+    """The result of each arm in two sentences."""
+    if not comparison["heavy_mean"]:
+        return ["No view is heavy: none is at least twice as wide as the strongest copy."]
+    clean = comparison["views"][0]["against_reference"]
+    heavy = comparison["heavy_mean"]["against_reference"]
+    return [report.finding(name, other, clean[name], comparison) for name, other in heavy.items()]
+
+
+def classes_said(comparison: Comparison) -> list[str]:
+    """Which classes lose and gain most, and how many images change sides."""
+    return [line for line in report.breakdown_lines(comparison) if line]
+
+
+def percent(value: float | None) -> str:
+    """A share in percent."""
+    return "unknown" if value is None else f"{100 * value:.1f}"
+
+
+def tied(text: str) -> str:
+    """The same with percent signs that no line break parts from their numbers."""
+    return text.replace(" %", "\u00a0%")
+
+
+def signed(value: float | None) -> str:
+    """A difference in points."""
+    return "unknown" if value is None else f"{100 * value:+.1f}"
+
+
+def interval(found: Mapping[str, Any]) -> str:
+    """A 95 % interval of a difference in points."""
+    low, high = found["ci95"]
+    return "unknown" if low is None else f"{signed(low)} to {signed(high)}"
+
+
+def key_figures(comparison: Comparison) -> list[Row]:
+    """The two means that the finding is about, each arm beside the reference."""
+    parts = [("Under heavy blur", comparison["heavy_mean"]), ("On clean images", comparison["views"][0])]
+    return [
+        {
+            "name": name,
+            "arms": [(place, arm, percent(part["arms"][arm]["accuracy"])) for place, arm in enumerate(part["arms"])],
+            "gains": [(arm, signed(gain["difference"])) for arm, gain in part["against_reference"].items()],
+        }
+        for name, part in parts
+        if part
+    ]
+
+
+def gain_rows(comparison: Comparison) -> list[Row]:
+    """One row for each view, or mean of views, and arm; p is the adjusted one where there is one."""
+    named = [(report.label(view, comparison), view, comparison) for view in comparison["views"]]
+    if comparison["heavy_mean"]:
+        named.append(("mean of heavy *", comparison["heavy_mean"], comparison))
+    named += [(view["name"], view, view) for view in comparison["real"]]
+    return [
+        {
+            "view": name,
+            "arm": arm,
+            "place": place,
+            "before": view["arms"][comparison["reference"]]["accuracy"],
+            "after": view["arms"][arm]["accuracy"],
+            "gain": gain,
+            "p": gain["p"] if gain["p_holm"] is None else gain["p_holm"],
+            "n": counts["n_test"],
+        }
+        for name, view, counts in named
+        for place, (arm, gain) in enumerate(view["against_reference"].items(), 1)
+    ]
+
+
+def class_rows(comparison: Comparison) -> list[Row]:
+    """Classes of every arm, those first that lose most; where there are too many, the largest gains and losses."""
+    rows = sorted(comparison["classes"] or (), key=lambda row: row["difference"])
+    if len(rows) > MOST_CLASSES:
+        half = MOST_CLASSES // 2
+        rows = rows[:half] + rows[-half:]
+    return [{**row, "p": row["p"] if row["p_holm"] is None else row["p_holm"]} for row in rows]
+
+
+def curve_alt(comparison: Comparison, curve: str) -> str:
+    """What a curve of accuracy shows: where each arm begins and where it ends."""
+    views = [view for view in comparison["views"] if view["curve"] in (curve, CLEAN)]
+    last = views[-1]
+    arms = "; ".join(
+        f"{name} falls from {percent(views[0]['arms'][name]['accuracy'])} % on clean images "
+        f"to {percent(last['arms'][name]['accuracy'])} % at {last['name']}"
+        for name in comparison["arms"]
+    )
+    return f"Accuracy against {curve} blur: {arms}."
+
+
+def real_alt(comparison: Comparison) -> str:
+    """What the chart of real photographs shows."""
+    sets = "; ".join(
+        f"{view['name']}: " + ", ".join(f"{name} {percent(arm['accuracy'])} %" for name, arm in view["arms"].items())
+        for view in comparison["real"]
+    )
+    return f"Accuracy on really blurred photographs. {sets}."
+
+
+def forest_alt(rows: Sequence[Row]) -> str:
+    """What the forest plot shows."""
+    verdicts = [row["gain"]["verdict"] for row in rows]
+    counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
+    best = max(rows, key=lambda row: row["gain"]["difference"])
+    return (
+        f"Gains on each view with 95 % intervals: {counted}. "
+        f"The largest is {signed(best['gain']['difference'])} points, of {best['arm']} at {best['view']}."
+    )
+
+
+def calibration_alt(kind: str, errors: Mapping[str, float]) -> str:
+    """What a reliability diagram shows."""
+    arms = "; ".join(f"{name} {percent(error)} %" for name, error in errors.items())
+    return f"Accuracy against confidence, {kind}. Expected calibration error: {arms}."
+
+
+def calibration_errors(comparison: Comparison, kind: str) -> dict[str, float]:
+    """The expected calibration error of each arm on clean images, or its mean over the heavy views."""
+    views = [view for view in comparison["views"] if (view["heavy"] if kind == "heavy" else view["family"] == CLEAN)]
+    return {name: sum(view["arms"][name]["ece"] for view in views) / len(views) for name in comparison["arms"]}
+
+
+def curves(comparison: Comparison) -> dict[str, list[int]]:
+    """Places of the views of each curve, the clean one first in each."""
+    named = [(view["curve"], place) for place, view in enumerate(comparison["views"]) if view["curve"] != CLEAN]
+    named.sort(key=lambda pair: pair[0])  # stable
+    return {curve: [0, *(place for _, place in pairs)] for curve, pairs in groupby(named, key=lambda pair: pair[0])}
+
+
+def answers_of(answers: Answers, place: int, view: str, arms: Sequence[str], classes: Sequence[str]) -> list[Row]:
+    """What each arm says of an image in a view."""
+    rows = []
+    for arm in arms:
+        said = answers.said[view, arm]
+        answer = int(said.answer[place])
+        rows.append(
+            {
+                "arm": arm,
+                "answer": classes[answer],
+                "right": answer == int(answers.labels[place]),
+                "confidence": float(said.confidence[place]),
+                "votes": int(said.votes[place]),
+            }
+        )
+    return rows
+
+
+def clearest(answers: Answers, place: int, heavy: Sequence[str], reference: str, arm: str) -> str:
+    """The heavy view in which the arms' heads differ most on an image; of equal ones the first."""
+    right = {name: [int(answers.said[view, name].right[place]) for view in heavy] for name in (reference, arm)}
+    apart = [abs(after - before) for before, after in zip(right[reference], right[arm], strict=True)]
+    return heavy[apart.index(max(apart))]
+
+
+def heat_rows(changes: Sequence[Shift], labels: Sequence[int], classes: int) -> list[Row]:
+    """A row for each class with test images: what its images are taken for, and how that changes, in points."""
+    by_pair = {(one.label, one.answer): one for one in changes}
+    most = max([0.01, *(abs(one.after - one.before) for one in changes)])
+    return [
+        {"label": label, "cells": [_heat(by_pair.get((label, answer)), most) for answer in range(classes)]}
+        for label in labels
+    ]
+
+
+def _heat(one: Shift | None, most: float) -> Row:
+    if one is None:
+        return {"change": 0.0, "before": 0.0, "after": 0.0, "weight": 0, "rises": True}
+    change = one.after - one.before
+    weight = round(100 * abs(change) / most)
+    return {"change": change, "before": one.before, "after": one.after, "weight": weight, "rises": change > 0}
+
+
+def confusion_said(changes: Sequence[Shift], classes: Sequence[str], reference: str, arm: str) -> Iterator[str]:
+    """The largest change of all, and the largest among mistakes."""
+    mistakes = [one for one in changes if one.label != one.answer]
+    for what, some in ((" among mistakes", mistakes), (" of all", changes)):
+        if some and (some is mistakes or some[0] not in mistakes[:1]):
+            one = some[0]
+            taken = "is recognised" if one.label == one.answer else f"is taken for {classes[one.answer]!r}"
+            yield (
+                f"The largest change{what}: {classes[one.label]!r} {taken} in {percent(one.before)} % of answers by "
+                f"{reference} and in {percent(one.after)} % by {arm}."
+            )

@@ -1,0 +1,614 @@
+"""The page of a comparison in a real browser, against the stored predictions, the images, and other libraries."""
+
+import base64
+import csv
+import io
+import itertools
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page
+from sklearn.metrics import confusion_matrix
+
+import blurtrain
+from blurtrain import experiment as experiments
+from blurtrain import layers, metrics, page, page_answers, page_figures, page_images, page_words, runs
+from blurtrain.blur import blur_pixels
+from blurtrain.cli import main
+from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
+from blurtrain.decoding import Geometry
+from blurtrain.errors import RunError
+from blurtrain.opening import open_source
+from tests.browser import WIDTHS, Watched, browser, needs_chromium
+from tests.conftest import photograph
+from tests.test_comparison import made_up, make_run
+
+ODD = ("<b>\"ants\" & 'bees'", "line\nbreak", "naïve $x_1$ <script>")  # names of classes
+MOST_BYTES = 5_000_000
+HEAVY_VIEWS = ("gaussian 2", "gaussian 2.5", "gaussian 3")  # of the shared experiment
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as running:
+        yield running
+
+
+def opened(running: Browser, path: Path, width: int = WIDTHS[0], *, dark: bool = False) -> Watched:
+    watched = Watched(running, width, dark=dark)
+    watched.open_file(path)
+    return watched
+
+
+@pytest.fixture(scope="module")
+def own(experiment: Config) -> Path:
+    return experiment.comparison_folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three arms on photographs of oddly named classes, one of which is not tested; two blurs and a real test set."""
+    folder = tmp_path_factory.mktemp("Bilder süß <i>")
+    root = folder / "photos"
+    for split, first, count in (("train", 0, 8), ("test", 100, 5)):
+        for label, name in enumerate((*ODD, "absent") if split == "train" else ODD):
+            (root / split / name).mkdir(parents=True)
+            for seed in range(first, first + count):
+                photograph(label % 3, seed + 50 * (label == 3)).save(root / split / name / f"{seed} & <i>.png")
+    for label, name in enumerate(ODD):
+        (folder / "phone" / name).mkdir(parents=True)
+        for seed in range(3):
+            photograph(label, 900 + seed).save(folder / "phone" / name / f"{seed}.png")
+    config = Config(
+        data=DataConfig(root=str(root)),
+        copies=(BlurGrid("gaussian", (1.0,)),),
+        sweep=(BlurGrid("gaussian", (0.0, 1.0, 3.0)), BlurGrid("box", (3.0, 9.0))),
+        extra_tests={"phone": str(folder / "phone")},
+        head=HeadConfig(folds=2, l2=(0.1, 1.0)),
+        name="odd",
+        runs=folder / "runs",
+        cache=folder / "cache",
+    )
+    blurtrain.compare(config)
+    adapted = replace(config, bn="adapt")
+    blurtrain.train(adapted)
+    arms = (config.baseline(), config, adapted)
+    return blurtrain.compare_runs([arm.run_folder for arm in arms])
+
+
+def cells(watched: Page, table: str) -> list[list[str]]:
+    """Texts of a table's body."""
+    found: list[list[str]] = watched.evaluate(
+        "id => [...document.getElementById(id).tBodies[0].rows].map(r => [...r.cells].map(c => c.innerText.trim()))",
+        table,
+    )
+    return found
+
+
+# in a browser
+
+
+@needs_chromium
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("which", ["own", "odd"])
+def test_page_opens_from_disk_and_has_no_fault(
+    chromium: Browser, request: pytest.FixtureRequest, which: str, width: int, dark: bool
+) -> None:
+    path: Path = request.getfixturevalue(which)
+    path = path if which == "own" else path / "report.html"
+    watched = opened(chromium, path, width, dark=dark)
+    assert watched.errors == []
+    assert watched.external_requests() == []
+    assert [url for url in watched.requests if url.startswith("file:")] == [path.absolute().as_uri()]
+    assert watched.broken_images() == []
+    assert watched.serious_faults() == []
+    assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert path.stat().st_size < MOST_BYTES
+
+
+@needs_chromium
+@pytest.mark.parametrize("which", ["own", "odd"])
+def test_headings_are_in_order_and_what_has_an_id_has_its_own(
+    chromium: Browser, request: pytest.FixtureRequest, which: str
+) -> None:
+    path: Path = request.getfixturevalue(which)
+    watched = opened(chromium, path if which == "own" else path / "report.html").page
+    levels = watched.evaluate("() => [...document.querySelectorAll('h1,h2,h3,h4')].map(h => Number(h.tagName[1]))")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    ids = watched.evaluate("() => [...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert [name for name, count in Counter(ids).items() if count > 1] == []
+    targets = watched.evaluate("() => [...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.hash.slice(1))")
+    assert set(targets) <= set(ids)
+    assert watched.evaluate("() => [...document.querySelectorAll('table')].filter(t => !t.caption).length") == 0
+
+
+@needs_chromium
+def test_gains_are_those_of_the_comparison(chromium: Browser, own: Path) -> None:
+    result = json.loads((own.parent / "comparison.json").read_text())
+    rows = cells(opened(chromium, own).page, "gains-table")
+    assert len(rows) == len(result["views"]) + 1
+    for row, view in zip(
+        rows, [*result["views"], {**result["heavy_mean"], "name": "mean of heavy", "heavy": True}], strict=True
+    ):
+        gain = view["against_reference"]["augmented"]
+        p = gain["p"] if gain["p_holm"] is None else gain["p_holm"]
+        assert row == [
+            view["name"] + " *" * view["heavy"],
+            *(f"{100 * view['arms'][arm]['accuracy']:.1f}" for arm in ("baseline", "augmented")),
+            f"{100 * gain['difference']:+.1f}",
+            "{:+.1f} to {:+.1f}".format(*(100 * bound for bound in gain["ci95"])),
+            "<.001" if p < 0.001 else f"{p:.3f}",
+            gain["verdict"],
+            str(result["n_test"]),
+            str(result["heads"]),
+        ]
+
+
+@needs_chromium
+def test_the_finding_stands_first(chromium: Browser, own: Path) -> None:
+    result = json.loads((own.parent / "comparison.json").read_text())
+    text = opened(chromium, own).page.locator("header").inner_text().replace("\xa0", " ")
+    for part in (result["heavy_mean"], result["views"][0]):
+        gain = part["against_reference"]["augmented"]
+        assert f"{gain['verdict']} " in text
+        assert f"{100 * gain['difference']:+.1f} points" in text
+        for arm in part["arms"].values():
+            assert f"{100 * arm['accuracy']:.1f}" in text
+
+
+@needs_chromium
+def test_every_table_sorts_by_every_column_and_back(chromium: Browser, odd: Path) -> None:
+    watched = opened(chromium, odd / "report.html").page
+    assert watched.locator("table:has(th button)").count() >= 2
+    for table in watched.locator("table:has(th button)").all():
+        count = table.locator("thead th").count()
+        for column in range(count):
+            heading = table.locator("thead th").nth(column)
+            before = table.evaluate(VALUES, column)
+            numbers = all(isinstance(value, float | int) for value in before)
+            order = sorted(before, key=float) if numbers else sorted(before, key=str)
+            already = heading.get_attribute("aria-sort") == "ascending"
+            if not already:
+                heading.locator("button").click()
+                assert heading.get_attribute("aria-sort") == "ascending"
+                assert table.evaluate(VALUES, column) == order
+            heading.locator("button").click()
+            assert heading.get_attribute("aria-sort") == "descending"
+            assert table.evaluate(VALUES, column) == order[::-1]
+            assert table.locator("th[aria-sort]:not([aria-sort=none])").count() == 1
+
+
+VALUES = """(table, column) => [...table.tBodies[0].rows].map(row => {
+    const cell = row.cells[column];
+    return cell.dataset.value === undefined ? cell.textContent.trim() : Number(cell.dataset.value);
+})"""
+
+
+def stored(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Rows of the folds' heads in a predictions file by image and view."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in pq.read_table(folder / "predictions.parquet").to_pylist():
+        if row["head"].startswith("fold"):
+            found.setdefault((row["image"], row["view"]), []).append(row)
+    return found
+
+
+def answer(rows: list[dict[str, Any]]) -> tuple[int, float, int]:
+    """The class that most heads give, of equally many the first; how sure these are, and how many."""
+    counted = Counter(row["predicted"] for row in rows)
+    best = min(one for one in counted if counted[one] == max(counted.values()))
+    agreeing = [row["confidence"] for row in rows if row["predicted"] == best]
+    return best, sum(agreeing) / len(agreeing), len(agreeing)
+
+
+def dozen(folder: Path) -> list[dict[str, str]]:
+    """Which images stand under the slider, from images.csv alone: rows of each kind in the order of their hashes."""
+    with (folder / "images.csv").open(encoding="utf-8", newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["image"])
+    kinds = ("rescued", "lost", "right in both", "wrong in both")
+    exact = [12 * sum(row["kind"] == kind for row in rows) / len(rows) for kind in kinds]
+    given = [int(share) for share in exact]
+    for place in sorted(range(4), key=lambda i: given[i] - exact[i])[: 12 - sum(given)]:
+        given[place] += 1
+    return [row for kind, n in zip(kinds, given, strict=True) for row in [r for r in rows if r["kind"] == kind][:n]]
+
+
+@needs_chromium
+def test_slider_shows_the_stored_answers_and_the_image_through_that_blur(
+    chromium: Browser, own: Path, experiment: Config
+) -> None:
+    watched = opened(chromium, own).page
+    chosen, slider = dozen(own.parent), watched.locator("#strength")
+    cards = watched.locator(".cards > li")
+    assert cards.count() == len(chosen) == 12
+    predictions = [stored(arm.run_folder) for arm in (experiment.baseline(), experiment)]
+    source = open_source(experiment.data)
+    index = {item.name: place for place, item in enumerate(source.items)}
+    geometry = Geometry(64, 64)
+    views = experiment.test_views
+    assert int(slider.get_attribute("max") or 0) == len(views) - 1
+    for stop, view in enumerate(views):
+        slider.fill(str(stop))
+        right = [0, 0]
+        for card, row in zip(cards.all(), chosen, strict=True):
+            shown = card.locator(".strip > li:visible")
+            assert shown.count() == 1
+            for place, rows in enumerate(predictions):
+                best, sure, votes = answer(rows[row["image"], view.name])
+                text = re.sub(r"\s+", " ", shown.locator("dd").nth(place).inner_text()).strip()
+                is_right = str(best) == row["class"]
+                right[place] += is_right
+                assert text.endswith(f"{best} {100 * sure:.0f} % {votes} of 5")
+                assert ("✓" if is_right else "✗") in text
+            assert card.locator("h3").inner_text() == row["class"]
+            pixels = geometry.apply(source.decode(index[row["file"]]))[None]
+            picture = decoded(shown.locator("img").get_attribute("src") or "")
+            errors = [np.abs(255 * blur_pixels(pixels, one)[0].transpose(1, 2, 0) - picture).mean() for one in views]
+            assert int(np.argmin(errors)) == stop
+        said = watched.locator(".control output").inner_text()
+        assert f"baseline is right on {right[0]} of these 12 images" in said
+        assert f"augmented is right on {right[1]} and" in said
+        assert (slider.get_attribute("aria-valuetext") or "").startswith(view.name)
+
+
+def decoded(uri: str) -> np.ndarray:
+    data = base64.b64decode(uri.removeprefix("data:image/webp;base64,"))
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB")).astype(np.float64)
+
+
+@needs_chromium
+def test_another_blur_of_the_slider_has_its_own_strengths(chromium: Browser, odd: Path) -> None:
+    watched = opened(chromium, odd / "report.html").page
+    assert watched.locator("#curve option").all_inner_texts() == ["box", "gaussian"]
+    for curve, expected in (
+        ("gaussian", ["clean", "gaussian 1 px", "gaussian 3 px"]),
+        ("box", ["clean", "box 3 px", "box 9 px"]),
+    ):
+        watched.locator("#curve").select_option(label=curve)
+        assert watched.locator("#strength").get_attribute("max") == "2"
+        for stop, name in enumerate(expected):
+            watched.locator("#strength").fill(str(stop))
+            captions = watched.locator(".cards .strip > li:visible figcaption span:first-child").all_inner_texts()
+            assert set(captions) == {name}
+
+
+@needs_chromium
+def test_without_script_every_strength_can_be_read(chromium: Browser, own: Path, experiment: Config) -> None:
+    context = chromium.new_context(viewport={"width": WIDTHS[1], "height": 900}, java_script_enabled=False)
+    watched = context.new_page()
+    watched.goto(own.absolute().as_uri())
+    assert watched.locator(".cards .strip > li:visible").count() == 12 * len(experiment.test_views)
+    assert not watched.locator(".control").is_visible()
+    assert watched.locator("#said > li:visible").count() == len(experiment.test_views)
+    assert watched.locator("th button:enabled").count() == 0  # what does nothing looks like nothing
+    context.close()
+
+
+@needs_chromium
+def test_names_are_shown_as_they_are(chromium: Browser, odd: Path) -> None:
+    watched = opened(chromium, odd / "report.html").page
+    shown = watched.evaluate(
+        "() => [...document.querySelectorAll('#classes-table tbody th, .card h3')].map(e => e.textContent)"
+    )
+    assert set(ODD) <= set(shown)
+    assert "absent" not in {row[0] for row in cells(watched, "classes-table")}  # which has no test image
+    assert watched.locator("main script").count() == 0
+    assert watched.locator("main i:not(.mark)").count() == 0
+    arms = watched.locator("nav + main #accuracy .legend li").all_inner_texts()
+    assert [arm.lstrip("●■▲◆▼") for arm in arms] == ["baseline", "augmented", "augmented-bn-adapt"]
+
+
+# what it is made from
+
+
+def test_answers_of_most_heads_are_those_of_the_file(experiment: Config) -> None:
+    said = page.read(experiment.comparison_folder).answers
+    for arm, config in (("baseline", experiment.baseline()), ("augmented", experiment)):
+        rows = stored(config.run_folder)
+        images = list(dict.fromkeys(image for image, _ in rows))
+        for view in experiment.test_views:
+            found = said.said[view.name, arm]
+            expected = [answer(rows[image, view.name]) for image in images]
+            assert found.answer.tolist() == [best for best, _, _ in expected]
+            assert found.votes.tolist() == [votes for _, _, votes in expected]
+            np.testing.assert_allclose(found.confidence, [sure for _, sure, _ in expected], rtol=1e-5)
+
+
+def test_confusion_is_scikit_learns(experiment: Config) -> None:
+    told = page.read(experiment.comparison_folder)
+    matrices = []
+    for config in (experiment.baseline(), experiment):
+        rows = [row for (_, view), some in stored(config.run_folder).items() if view in HEAVY_VIEWS for row in some]
+        truth, guess = ([row[key] for row in rows] for key in ("label", "predicted"))
+        matrices.append(confusion_matrix(truth, guess, labels=range(10), normalize="true"))
+    before, after = np.zeros((10, 10)), np.zeros((10, 10))
+    found = page_answers.shifts(told.answers, "baseline", "augmented")
+    for one in found:
+        before[one.label, one.answer], after[one.label, one.answer] = one.before, one.after
+    np.testing.assert_allclose([before, after], matrices, atol=1e-12)
+    assert [abs(one.images) for one in found] == sorted((abs(one.images) for one in found), reverse=True)
+    images = np.bincount(told.answers.labels, minlength=10)
+    np.testing.assert_allclose(
+        sum(abs(one.images) for one in found), np.abs((after - before) * images[:, None]).sum(), atol=1e-9
+    )
+
+
+@needs_chromium
+def test_heat_map_has_the_changes_of_all_pairs(chromium: Browser, own: Path, experiment: Config) -> None:
+    rows = [
+        [row for (_, view), some in stored(config.run_folder).items() if view in HEAVY_VIEWS for row in some]
+        for config in (experiment.baseline(), experiment)
+    ]
+    before, after = (
+        confusion_matrix([r["label"] for r in some], [r["predicted"] for r in some], labels=range(10), normalize="true")
+        for some in rows
+    )
+    shown = cells(opened(chromium, own).page, "confusion-table")
+    for label, line in enumerate(shown):
+        assert line[0] == str(label)
+        assert [int(cell) for cell in line[1:]] == pytest.approx(100 * (after - before)[label], abs=0.5 + 1e-9)
+
+
+def test_gaps_of_calibration_sum_to_the_calibration_error(experiment: Config) -> None:
+    found = page.read(experiment.comparison_folder).answers.calibration
+    for (kind, arm), one in found.items():
+        config = {"baseline": experiment.baseline(), "augmented": experiment}[arm]
+        views = HEAVY_VIEWS if kind == page_answers.HEAVY else ("clean",)
+        rows = [row for (_, view), some in stored(config.run_folder).items() if view in views for row in some]
+        confidence = np.array([row["confidence"] for row in rows], np.float32)
+        correct = np.array([row["predicted"] == row["label"] for row in rows])
+        some = one.counts > 0
+        gaps = (one.counts * np.abs(one.accuracy - one.confidence))[some].sum() / one.counts.sum()
+        assert gaps == pytest.approx(float(metrics.expected_calibration_error(confidence, correct)), abs=1e-6)
+        assert one.counts.sum() == len(rows)
+
+
+def test_calibration_errors_are_those_of_the_comparison(experiment: Config) -> None:
+    result = experiments.read_comparison(experiment.comparison_folder)
+    for arm in ("baseline", "augmented"):
+        ece = {view["name"]: view["arms"][arm]["ece"] for view in result["views"]}
+        assert page_words.calibration_errors(result, "clean")[arm] == ece["clean"]
+        heavy = page_words.calibration_errors(result, "heavy")[arm]
+        assert heavy == pytest.approx(np.mean([ece[name] for name in HEAVY_VIEWS]))
+
+
+@pytest.mark.parametrize(
+    ("counts", "total", "expected"),
+    [
+        ((320, 105, 145, 1430), 12, [2, 1, 1, 8]),  # exactly 1.92, .63, .87, 8.58
+        ((1, 1, 1, 1), 2, [1, 1, 0, 0]),  # of equal remainders the first
+        ((0, 0, 3, 0), 12, [0, 0, 3, 0]),  # fewer images than places
+        ((5, 0, 5, 0), 4, [2, 0, 2, 0]),
+    ],
+)
+def test_kinds_are_shown_in_proportion(counts: tuple[int, ...], total: int, expected: list[int]) -> None:
+    assert page_images.shares(counts, total) == expected
+
+
+def test_grids_show_what_changes_most_in_the_view_that_shows_it(experiment: Config) -> None:
+    told = page.read(experiment.comparison_folder)
+    context = page.context(told)
+    with (told.folder / "images.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    by_arm = [stored(config.run_folder) for config in (experiment.baseline(), experiment)]
+    for kind in ("rescued", "lost"):
+        cards = context["grids"][kind]
+        every = [abs(float(row["change"])) for row in rows.values() if row["kind"] == kind]
+        changes = [abs(float(rows[card["file"]]["change"])) for card in cards]
+        assert changes == sorted(every, reverse=True)[:12]
+        for card in cards:
+            image = rows[card["file"]]["image"]
+            assert rows[card["file"]]["kind"] == kind
+            apart = {
+                view: abs(
+                    int(np.diff([sum(r["predicted"] == r["label"] for r in some[image, view]) for some in by_arm])[0])
+                )
+                for view in HEAVY_VIEWS
+            }
+            assert card["shown"][1]["name"] == max(apart, key=lambda view: apart[view])
+
+
+def test_same_inputs_same_bytes(odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (odd / "report.html").read_bytes()
+    (odd / "report.html").unlink()
+    assert main(["report", str(odd)]) == 0
+    assert capsys.readouterr().out == f"Page: {odd / 'report.html'}\n"
+    assert (odd / "report.html").read_bytes() == before
+
+
+def test_a_comparison_whose_page_is_gone_gets_it_again(tmp_path: Path) -> None:
+    folders = made_up(tmp_path)
+    made = blurtrain.compare_runs(folders)
+    before = (made / "report.html").read_bytes()
+    (made / "report.html").unlink()
+    assert blurtrain.compare_runs(folders) == made
+    assert (made / "report.html").read_bytes() == before
+
+
+# what may be missing
+
+
+def copied(folder: Path, target: Path) -> Path:
+    """A comparison and its runs in another place."""
+    shutil.copytree(folder.parent, target)
+    return target / folder.name
+
+
+def test_images_that_are_gone_or_changed_are_told_in_their_places(odd: Path, tmp_path: Path) -> None:
+    photos = odd.parent.parent / "photos"
+    moved = copied(odd, tmp_path / "runs")
+    told = page.read(moved)
+    files = [told.files[place] for place in range(len(told.files))]
+    kept = tmp_path / "kept"
+    shutil.copytree(photos, kept)
+    try:
+        (photos / files[0]).unlink()
+        photograph(0, 12345).save(photos / files[1])
+        Path(photos / files[2]).write_bytes(b"no picture")
+        text = page.write(moved).read_text(encoding="utf-8")
+        shutil.rmtree(photos)
+        gone = page.write(moved).read_text(encoding="utf-8")
+    finally:
+        shutil.rmtree(photos, ignore_errors=True)
+        shutil.copytree(kept, photos)
+    for words in ("is not there any more.", "is another image than was tested.", "is no image in a known format"):
+        assert words in text
+    assert text.count("<img ") > 50
+    assert "<img " not in gone
+    assert "The test images cannot be shown: " in gone
+    assert 'id="classes-table"' in gone
+    whole = (odd / "report.html").read_text(encoding="utf-8")
+    assert whole.count("<svg ") == gone.count("<svg ")  # all charts are there
+
+
+def test_without_a_heavy_view_there_is_no_section_of_classes(tmp_path: Path) -> None:
+    config = Config(name="slight", copies=(BlurGrid("gaussian", (2.0,)),), sweep=(BlurGrid("gaussian", (0.0, 2.0)),))
+    right = {view: [[1, 0, 1, 1], [1, 0, 1, 1]] for view in config.test_views}
+    folders = [make_run(tmp_path / arm.arm, arm, right) for arm in (config.baseline(), config)]
+    text = (blurtrain.compare_runs(folders) / "report.html").read_text(encoding="utf-8")
+    assert "No view is heavy" in text
+    assert 'id="classes"' not in text
+    assert 'id="gains-table"' in text
+
+
+def test_one_head_and_unknown_intervals(tmp_path: Path) -> None:
+    config = Config(name="one", copies=(BlurGrid("gaussian", (1.0,)),), sweep=(BlurGrid("gaussian", (0.0, 3.0)),))
+    right = {view: [[1, 1, 1, 1]] for view in config.test_views}
+    folders = [make_run(tmp_path / arm.arm, arm, right, groups=["one"] * 4) for arm in (config.baseline(), config)]
+    text = (blurtrain.compare_runs(folders) / "report.html").read_text(encoding="utf-8")
+    assert "unknown" in text
+    assert " of 1</span>" not in text
+
+
+def test_heads_that_were_trained_on_images_have_a_page(few: Config, tmp_path: Path) -> None:
+    minibatch = replace(few.minibatch, epochs=1)
+    config = replace(few, cache=False, minibatch=minibatch, runs=tmp_path / "runs")
+    facts = dict(page.context(page.read(blurtrain.compare(config)))["made"]["facts"])
+    heads = [runs.load_run(arm.run_folder).result["head"] for arm in (config.baseline(), config)]
+    assert facts["Solver"] == ["AdamW", "AdamW"]
+    assert facts["Steps"] == [str(head["equal_steps"]["steps"]) for head in heads]
+    assert facts["Copies"] == ["none", "gaussian 1"]
+
+
+def test_other_runs_than_were_compared_are_refused(tmp_path: Path) -> None:
+    folders = made_up(tmp_path)
+    made = blurtrain.compare_runs(folders)
+    result = json.loads((folders[0] / runs.RESULT).read_text())
+    for name in (runs.RESULT, "predictions.parquet"):
+        shutil.copy(folders[1] / name, folders[0] / name)
+    shutil.copy(folders[1] / runs.CONFIG, folders[0] / runs.CONFIG)
+    assert result["files"]
+    with pytest.raises(RunError, match=r"is another run than .* has compared: run blurtrain compare "):
+        page.write(made)
+
+
+def test_a_run_cut_short_and_a_folder_that_is_no_comparison_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = made_up(tmp_path)
+    made = blurtrain.compare_runs(folders)
+    (folders[1] / runs.RESULT).unlink()
+    assert main(["report", str(made)]) == 2
+    assert re.fullmatch(
+        r"blurtrain: error: \S+augmented is not finished: run blurtrain train .*\n", capsys.readouterr().err
+    )
+    assert main(["report", str(tmp_path)]) == 2
+    assert re.fullmatch(r"blurtrain: error: \S+comparison.json cannot be used .*\n", capsys.readouterr().err)
+
+
+@needs_chromium
+def test_a_thousand_classes_fit(chromium: Browser, tmp_path: Path) -> None:
+    classes = tuple(f"class {i}" for i in range(1000))
+    config = Config(name="many", copies=(BlurGrid("gaussian", (1.0,)),), sweep=(BlurGrid("gaussian", (0.0, 3.0)),))
+    rng = np.random.default_rng(0)
+    labels = list(range(999)) * 3
+    folders = []
+    for arm in (config.baseline(), config):
+        right = {view: (rng.random((2, len(labels))) < 0.6).astype(int).tolist() for view in config.test_views}
+        ids = [f"{i:04}" for i in range(len(labels))]
+        folders.append(make_run(tmp_path / arm.arm, arm, right, classes=classes, labels=labels, ids=ids))
+    path = blurtrain.compare_runs(folders) / "report.html"
+    assert path.stat().st_size < MOST_BYTES
+    watched = opened(chromium, path, WIDTHS[1])
+    assert watched.errors == []
+    assert len(cells(watched.page, "classes-table")) == 999
+    assert len(cells(watched.page, "confusion-table")) == page_words.CONFUSED
+    assert watched.page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[1]
+
+
+def test_pictures_become_smaller_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    seen = {(i, "clean"): rng.integers(0, 255, (3, 224, 224)).astype(np.uint8) for i in range(4)}
+    full, whole = page_images._encoded(seen)
+    sizes = sum(len(base64.b64decode(uri.partition(",")[2])) for uri in whole.values())
+    assert full == 224
+    monkeypatch.setattr(page_images, "MOST_BYTES", sizes // 3)
+    side, fewer = page_images._encoded(seen)
+    assert side < 224
+    assert fewer.keys() == whole.keys()
+    assert {decoded(uri).shape for uri in fewer.values()} == {(side, side, 3)}
+
+
+def test_same_figure_same_bytes_and_names_are_escaped() -> None:
+    gain = {"verdict": "better", "ci95": [0.1, 0.2], "difference": 0.15}
+    rows = [("<b> & $x$", 1, gain), ("other", 1, {**gain, "ci95": [None, None], "verdict": "not distinguishable"})]
+    drawn = page_figures.forest(rows, 'a "picture" <i>')
+    assert drawn == page_figures.forest(rows, 'a "picture" <i>')
+    assert "<b>" not in drawn
+    assert "&lt;b&gt; &amp; $x$" in drawn
+
+
+# layers and evidence
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    folder = tmp_path_factory.mktemp("tried")
+    return Config(
+        name="tried",
+        data=DataConfig(glyphs=GlyphsConfig(train=120, test=60)),
+        sweep=(BlurGrid("gaussian", (0.0, 1.0, 2.0)),),
+        head=HeadConfig(folds=3, l2=(0.01, 0.1, 1.0)),
+        runs=folder / "runs",
+        cache=folder / "cache",
+    )
+
+
+@needs_chromium
+def test_layers_and_evidence_join_the_page_when_they_are_there(chromium: Browser, tried: Config) -> None:
+    path = blurtrain.compare(tried) / "report.html"
+    alone = path.read_text(encoding="utf-8")
+    assert 'id="layers"' not in alone
+    assert 'id="evidence"' not in alone
+    layers.layers(tried, layers.Question(8, (BlurGrid("gaussian", (1.0,)),)))
+    finding = layers.read_layers(tried.folder("layers"))["finding"]
+    found = experiments.read_evidence(experiments.evidence(tried))
+    watched = opened(chromium, path)
+    assert finding in watched.page.locator("#layers").inner_text()
+    assert watched.page.locator("#layers img").count() == len(list((tried.folder("layers") / "figures").iterdir()))
+    assert watched.broken_images() == watched.serious_faults() == []
+    shown = cells(watched.page, "evidence-table")
+    places = [place for place, arm in enumerate(found["arms"]) if arm["section"] == "families"]
+    means = [mean for mean in found["means"] if mean["name"] != "heavy"]
+    assert [line[0] for line in shown] == [found["arms"][place]["name"] for place in places]
+    for place, line in zip(places, shown, strict=True):
+        expected = [f"{100 * mean['arms'][place]['gain']['difference']:+.1f}" for mean in means]
+        assert [cell.split()[0] for cell in line[1:]] == expected
+    assert path.stat().st_size < MOST_BYTES
+    other = replace(tried, sweep=(BlurGrid("gaussian", (0.0, 2.0)),), name="other")
+    shutil.copytree(tried.folder("layers"), other.folder("layers"))
+    assert 'id="layers"' not in (blurtrain.compare(other) / "report.html").read_text(encoding="utf-8")
