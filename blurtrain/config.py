@@ -209,6 +209,8 @@ class Config:
         values = {key: value for key, value in plain(self.resolved()).items() if key not in _NOT_IDENTITY}
         values["cache"] = self.cache is not False
         del values["data"]["folder"], values["data"]["download"]
+        if self.head.class_weights == "none":
+            del values["head"]["class_weights"]
         if self.cache is False or self.bn == "adapt":
             values["batch_size"] = self.batch_size
         if self.cache is False:
