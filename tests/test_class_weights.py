@@ -167,6 +167,7 @@ def on_images(config: Config, name: str, tune: bool = False) -> Config:
     )
 
 
+@pytest.mark.usefixtures("run_folder")  # which fills the store
 def test_minibatch_heads_are_those_of_weighted_training_by_hand(config: Config, ready: Prepared) -> None:
     fresh, loaded = on_images(config, "fresh"), ready.images
     run = load_run(training.train(fresh, preparation.prepare(fresh)))
@@ -286,6 +287,7 @@ def test_each_network_has_weights_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
         assert float(losses[place].detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
 
 
+@pytest.mark.usefixtures("run_folder")  # which fills the store
 def test_networks_are_judged_by_the_weighted_loss(ready: Prepared) -> None:
     loaded, weights = ready.images, torch.tensor([[1.0, 1.0, 1.0], [0.5, 6.0, 1.5], [0.4, 3.0, 2.0]])
     networks = Networks(backbones.load(BackboneConfig()), 3, 0.1, 0.0, folds=2, class_weights=weights)
