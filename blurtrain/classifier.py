@@ -53,6 +53,9 @@ class BlurClassifier(LightningModule):
         learning_rate: Of AdamW, above 0.
         weight_decay: Of AdamW, 0 or more.
         folds: Number of further heads.
+        class_weights: Weights of the classes in the training loss of each head, the folds' after the first one, as
+            `blurtrain.heads.balanced` gives them for all images and not for a batch; none where all count alike.
+            ``train/nll`` is the weighted loss, what is logged in validation and test is not.
     """
 
     def __init__(
@@ -62,11 +65,14 @@ class BlurClassifier(LightningModule):
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         folds: int = 0,
+        class_weights: Float[Tensor, "heads classes"] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = zero_head(backbone.features, classes)
         self.fold_heads = nn.ModuleList(zero_head(backbone.features, classes) for _ in range(folds))
+        self.register_buffer("class_weights", class_weights, persistent=False)  # a state is the same with and without
+        self.class_weights: Tensor | None
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.metrics = nn.ModuleDict(
@@ -104,11 +110,14 @@ class BlurClassifier(LightningModule):
         """Cross-entropy of a batch, summed over the heads."""
         images, labels, *rest = batch
         features = self.backbone(images)
-        loss = F.cross_entropy(self.head(features), labels)
+        logits = self.head(features)
+        loss = mean_nll(logits, labels, weights_of(self.class_weights, 0, logits))
         self.log("train/nll", loss)
         for fold, head in enumerate(self.fold_heads):
             others = rest[0] != fold
-            nll = F.cross_entropy(head(features), labels, reduction="none")
+            logits = head(features)
+            weights = weights_of(self.class_weights, 1 + fold, logits)
+            nll = F.cross_entropy(logits, labels, weights, reduction="none")
             loss = loss + (nll * others).sum() / others.sum().clamp(min=1)
         return loss
 
@@ -150,3 +159,22 @@ def zero_head(features: int, classes: int) -> nn.Linear:
     nn.init.zeros_(head.weight)  # a convex problem needs no random start
     nn.init.zeros_(head.bias)
     return head
+
+
+def weights_of(
+    class_weights: Float[Tensor, "heads classes"] | None, head: int, logits: Float[Tensor, "batch classes"]
+) -> Float[Tensor, " classes"] | None:
+    """The weights of the classes for one head, if they have some, as the head's logits are kept."""
+    return None if class_weights is None else class_weights[head].to(logits)
+
+
+def mean_nll(
+    logits: Float[Tensor, "batch classes"], labels: Int64[Tensor, " batch"], weights: Float[Tensor, " classes"] | None
+) -> Float[Tensor, ""]:
+    """Cross-entropy of a batch, its images weighted by their classes and divided by their number.
+
+    Torch would divide by the sum of the batch's weights: a rare class would then count less the rarer its batches are.
+    """
+    if weights is None:
+        return F.cross_entropy(logits, labels)
+    return F.cross_entropy(logits, labels, weights, reduction="none").mean()

@@ -235,6 +235,8 @@ class Config:
         del values["data"]["folder"], values["data"]["download"]
         if self.augment.pipeline is None:
             del values["augment"]
+        if self.head.class_weights == "none":
+            del values["head"]["class_weights"]
         if self.cache is False or self.bn == "adapt":
             values["batch_size"] = self.batch_size
         if self.cache is False:

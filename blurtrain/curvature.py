@@ -1,7 +1,7 @@
 """The curvature of softmax regression at a point, by blocks of classes, so that its solver converges in few steps.
 
-With probabilities p the Hessian's block of class c is the mean over the rows of p_c (1 - p_c) z z', with l2 on its
-diagonal; what couples two classes is left out (Böhning 1992 gives the whole matrix). Most rows are soon classified
+With probabilities p the Hessian's block of class c is the weighted mean over the rows of p_c (1 - p_c) z z', with l2 on
+its diagonal; what couples two classes is left out (Böhning 1992 gives the whole matrix). Most rows are soon classified
 with certainty and bend nothing, so each block is made of a share of the rows that do.
 """
 
@@ -29,6 +29,7 @@ class Curvature:
     Args:
         rows: Features.
         mask: Which rows the problem is fitted on.
+        weights: Of the rows in the loss, 1 on average over those.
         mean: Of the standardisation.
         scale: Of the standardisation; infinite for a feature that is ignored.
         point: Weights on standardised features, the bias in the last column.
@@ -38,6 +39,7 @@ class Curvature:
         self,
         rows: Rows,
         mask: Bool[Tensor, " rows"],
+        weights: Float64[Tensor, " rows"],
         mean: Float64[Tensor, " features"],
         scale: Float64[Tensor, " features"],
         point: Float64[Tensor, "classes size"],
@@ -53,10 +55,10 @@ class Curvature:
                 continue
             inputs = torch.cat([standard, torch.ones_like(standard[:, :1])], 1)
             probabilities = (inputs @ point.T).softmax(1)
-            weights = probabilities * (1 - probabilities)
+            bends = probabilities * (1 - probabilities) * weights[some][mask[some], None]
             share = ROWS * self._size * len(inputs) / count
             for block, group in zip(self._blocks, self._groups, strict=True):
-                block += _weighted_square(inputs, weights[:, group].mean(1), share)
+                block += _weighted_square(inputs, bends[:, group].mean(1), share)
         self._blocks /= count
 
     def inverse(self, l2: float) -> Callable[[Points], Points]:

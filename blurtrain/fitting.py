@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -89,6 +89,7 @@ def fit(
     l2: tuple[float, ...],
     tolerance: float,
     standardise: bool = True,
+    class_weights: Float64[np.ndarray, "_ classes"] | None = None,
 ) -> Fit:
     """Fit every split with every candidate penalty, choose the penalty on validation rows, and refit.
 
@@ -101,6 +102,7 @@ def fit(
         l2: Candidate penalties.
         tolerance: As in `ConvexHeads`.
         standardise: As in `ConvexHeads`.
+        class_weights: Of each split and then of the refit; all classes count alike where none are given.
     """
     # The last split is the refit: all that any split is fitted on, validated on nothing.
     refit = training.any(0, keepdims=True)
@@ -111,7 +113,8 @@ def fit(
         progress("fitting heads", len(every) * len(l2), "head") as bar,
     ):
         data = FeatureDataModule(features, labels, every, np.concatenate([validation, np.zeros_like(refit)]))
-        module = ConvexHeads(data.batch, classes, l2, tolerance, standardise)
+        weights = None if class_weights is None else torch.from_numpy(class_weights)
+        module = ConvexHeads(data.batch, classes, l2, tolerance, standardise, weights)
         run(quiet_trainer(len(l2), [_CountSolved(bar)]), module, data)
     best, splits = module.best, list(range(len(every)))
     names = ("train_nll", "validation_nll", "validation_accuracy")

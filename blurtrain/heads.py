@@ -4,11 +4,12 @@ For each fold and each candidate l2 the problem is
 
     minimise over W, b:  mean over the fold's training rows of cross-entropy(softmax(W z + b), label) + l2 / 2 ||W||^2
 
-with z the features standardised by the mean and standard deviation of those rows. It is strictly convex in W (the
-bias is unpenalised; it starts at zero, and no gradient moves the sum of its entries), so there is one answer
-whatever the order, the seed, the start or the solver. Therefore candidates are solved from the strongest to the
-weakest, each from where the one before ended: first the refit, on all rows, then from its answer all folds as one
-stacked problem.
+with z the features standardised by the mean and standard deviation of those rows. Where classes have weights, the mean
+is a weighted one, in training and in validation alike; the standardisation and the accuracy are not. The problem is
+strictly convex in W (the bias is unpenalised; it starts at zero, and no gradient moves the sum of its entries), so
+there is one answer whatever the order, the seed, the start or the solver. Therefore candidates are solved from the
+strongest to the weakest, each from where the one before ended: first the refit, on all rows, then from its answer all
+folds as one stacked problem.
 """
 
 from collections.abc import Sequence
@@ -166,10 +167,17 @@ class ConvexHeads(LightningModule):
         tolerance: A problem has converged when no entry of its gradient exceeds tolerance * l2, because l2 is the
             modulus of convexity in the weights; the bias has no penalty, so for it l2 counts as 1 / classes at most.
         standardise: Whether the penalty counts weights of standardised features, or of the features as they are.
+        class_weights: Weights of the classes in the loss of each split, above 0; all alike where none are given.
     """
 
     def __init__(
-        self, batch: FeatureBatch, classes: int, l2: tuple[float, ...], tolerance: float, standardise: bool = True
+        self,
+        batch: FeatureBatch,
+        classes: int,
+        l2: tuple[float, ...],
+        tolerance: float,
+        standardise: bool = True,
+        class_weights: Float64[Tensor, "splits classes"] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -183,6 +191,11 @@ class ConvexHeads(LightningModule):
         self.register_buffer("scales", scales)
         self.means: Tensor
         self.scales: Tensor
+        given = torch.ones(len(means), classes, dtype=torch.float64) if class_weights is None else class_weights
+        self.register_buffer("training_weights", _averaging_one(given, batch.labels, batch.training))
+        self.register_buffer("validation_weights", _averaging_one(given, batch.labels, batch.validation))
+        self.training_weights: Tensor
+        self.validation_weights: Tensor
         splits, size = len(means), classes * (means.shape[1] + 1)
         self.points = torch.nn.Parameter(torch.zeros(splits, size, dtype=torch.float64))  # of the candidate at hand
         self.candidates: list[Candidate] = []  # solved so far; only of the best one the points are kept
@@ -220,7 +233,8 @@ class ConvexHeads(LightningModule):
     def curvature_at_refit(self, batch: FeatureBatch) -> Curvature:
         """Where the refit is now."""
         point = self.points.detach()[-1].view(self.classes, -1)
-        return Curvature(batch.rows, batch.training[-1], self.means[-1], self.scales[-1], point)
+        weights = self.training_weights[-1][batch.labels]
+        return Curvature(batch.rows, batch.training[-1], weights, self.means[-1], self.scales[-1], point)
 
     def solve(
         self,
@@ -278,7 +292,7 @@ class ConvexHeads(LightningModule):
         for rows in batch.rows.blocks(count * self.classes + batch.rows.width, BLOCK):
             features, labels = batch.rows.block(rows), batch.labels[rows]
             each = torch.arange(len(labels), device=labels.device)
-            training = batch.training[splits, rows].T * shares[0]
+            training = batch.training[splits, rows].T * shares[0] * self.training_weights[splits][:, labels].T
             validation = batch.validation[splits, rows].T * shares[1]
             logits = (features @ columns.T).view(-1, self.classes, count).add_(offsets)
             logits -= logits.amax(1, keepdim=True)
@@ -287,7 +301,7 @@ class ConvexHeads(LightningModule):
             total = residual.sum(1)
             row_nll = total.log() - of_label
             nll += (row_nll * training).sum(0)
-            validation_nll += (row_nll * validation).sum(0)
+            validation_nll += (row_nll * validation * self.validation_weights[splits][:, labels].T).sum(0)
             correct = of_label == 0  # the largest logit is 0 after the shift
             validation_accuracy += (correct * validation).sum(0)
             residual *= (training / total)[:, None]
@@ -326,3 +340,38 @@ def _standardisation(
     scales = (squares / counts - means.square()).clamp_min(0).sqrt()
     constant = scales <= CONSTANT * scales.amax(1, keepdim=True)
     return means + centre, scales.masked_fill(constant, float("inf"))
+
+
+def balanced(
+    labels: Int64[np.ndarray, " rows"], training: Bool[np.ndarray, "splits rows"], classes: int
+) -> Float64[np.ndarray, "_ classes"]:
+    """Weights with which all classes of a split's training rows count alike: rows / (classes * rows of the class).
+
+    They are those of scikit-learn's ``class_weight="balanced"`` (after King and Zeng 2001, "Logistic Regression in Rare
+    Events Data") and average 1 over the rows. Copies of all rows change none of them.
+
+    Args:
+        labels: Class of each row.
+        training: Which rows each split is fitted on.
+        classes: Number of classes.
+
+    Returns:
+        A row for each split, and one for the refit on the rows of all of them.
+
+    Raises:
+        ValueError: If a split has no row of a class.
+    """
+    every = np.concatenate([training, training.any(0, keepdims=True)])
+    counts = np.stack([np.bincount(labels[mask], minlength=classes) for mask in every])
+    if not counts.all():
+        raise ValueError("a class without training rows has no weight")
+    return np.asarray(counts.sum(1, keepdims=True) / (classes * counts))
+
+
+def _averaging_one(
+    weights: Float64[Tensor, "splits classes"], labels: Int64[Tensor, " rows"], masks: Bool[Tensor, "splits rows"]
+) -> Float64[Tensor, "splits classes"]:
+    """Weights of the same ratios whose mean over the rows of each mask is 1, so that a weighted mean is a mean."""
+    counts = torch.stack([torch.bincount(labels[mask], minlength=weights.shape[1]) for mask in masks])
+    sums = (weights * counts).sum(1, keepdim=True)
+    return torch.where(sums > 0, weights * counts.sum(1, keepdim=True) / sums, weights)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.batches import ImageDataModule
-from blurtrain.classifier import BlurClassifier, FoldBatch, ImageBatch
+from blurtrain.classifier import BlurClassifier, FoldBatch, ImageBatch, weights_of
 from blurtrain.config import MinibatchConfig
 from blurtrain.engines import Engine
 from blurtrain.errors import ConfigError
@@ -57,6 +57,7 @@ def fit(
     *,
     batch_size: int,
     checkpoint: Path,
+    class_weights: Float64[np.ndarray, "_ classes"] | None = None,
 ) -> Trained:
     """Train the heads of one arm.
 
@@ -69,13 +70,17 @@ def fit(
         folds: Of the training images; none where a validation split is given.
         batch_size: Images in a batch.
         checkpoint: File from which an interrupted training goes on.
+        class_weights: Of each fold and then of the refit; all classes count alike where none are given.
 
     Raises:
         DataError: If an image cannot be read any more.
     """
     held = _held_out(images, views, folds, engine, batch_size)
     count = 0 if folds is None else int(folds.max()) + 1
-    classifier = BlurClassifier(backbone, len(images.classes), config.learning_rate, config.weight_decay, folds=count)
+    weights = refit_first(class_weights, count)
+    classifier = BlurClassifier(
+        backbone, len(images.classes), config.learning_rate, config.weight_decay, folds=count, class_weights=weights
+    )
     judged = partial(_evaluate, held=held)
     snapshots = trained(
         config, classifier, judged, heads_of, images, views, folds, batch_size=batch_size, checkpoint=checkpoint
@@ -175,6 +180,15 @@ def _held_out(
     )
 
 
+def refit_first(
+    class_weights: Float64[np.ndarray, "_ classes"] | None, folds: int
+) -> Float32[Tensor, "_ classes"] | None:
+    """Weights of the classes in the order of the heads: the refit, then so many folds."""
+    if class_weights is None:
+        return None
+    return torch.from_numpy(np.roll(class_weights, 1, axis=0)[: folds + 1]).float()
+
+
 def held_positions(
     images: ImageSet, views: int, folds: Int64[np.ndarray, " train"] | None
 ) -> tuple[Int64[np.ndarray, " held"], Int64[np.ndarray, " held"]]:
@@ -268,13 +282,14 @@ class Snapshots(Callback):
 
 @torch.no_grad()
 def _evaluate(module: LightningModule, held: _Held) -> tuple[float, float]:
-    """Loss and accuracy on held-out rows, averaged over the heads."""
+    """Loss, weighted as in training, and accuracy on held-out rows, averaged over the heads."""
     assert isinstance(module, BlurClassifier)
-    losses, accuracies = [], []
+    losses, accuracies, first = [], [], min(1, len(module.fold_heads))
     for fold, head in enumerate(module.fold_heads or [module.head]):
         mine = held.folds == fold
         logits = head(held.features[mine].to(module.device)).cpu()
-        losses.append(float(F.cross_entropy(logits, held.labels[mine])))
+        weights = weights_of(module.class_weights, fold + first, logits)
+        losses.append(float(F.cross_entropy(logits, held.labels[mine], weights)))
         accuracies.append(float((logits.argmax(1) == held.labels[mine]).float().mean()))
     return float(np.mean(losses)), float(np.mean(accuracies))
 

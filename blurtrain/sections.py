@@ -1,7 +1,7 @@
 """The keys of a config that hold keys: what each means, and what each allows, checked once."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from blurtrain.grids import is_finite, is_path, require
 from blurtrain.roots import EMBEDDED
@@ -111,12 +111,15 @@ class HeadConfig:
         folds: Heads of an arm, each validated on its own part of the training images.
         tolerance: A fit ends when no entry of its gradient exceeds tolerance * min(l2, 1 / classes).
         standardise: Whether the penalty counts weights of standardised features, or of the features as they are.
+        class_weights: Whether images count alike (none), or classes do (balanced): the cross-entropy of an image is
+            multiplied by images / (classes * images of its class), counted among those that the head is trained on.
     """
 
     l2: tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     folds: int = 5
     tolerance: float = 1e-5
     standardise: bool = True
+    class_weights: Literal["none", "balanced"] = "none"
 
     def __post_init__(self) -> None:
         require(len(self.l2) > 0, "head.l2", "a list of at least one number", list(self.l2))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 from safetensors.numpy import save_file
 
 from blurtrain import (
@@ -144,7 +144,16 @@ def fit_stored(config: Config, ready: Prepared) -> fitting.Fit:
             l2=config.head.l2,
             tolerance=config.head.tolerance,
             standardise=config.head.standardise,
+            class_weights=class_weights(config, loaded),
         )
+
+
+def class_weights(config: Config, loaded: images.ImageSet) -> Float64[np.ndarray, "_ classes"] | None:
+    """Of each split and then of the refit, from the images that each is trained on; none where images count alike."""
+    if config.head.class_weights == "none":
+        return None
+    training, _ = preparation.masks(config, loaded)
+    return heads.balanced(loaded.labels[np.r_[loaded.train, loaded.validation]], training, len(loaded.classes))
 
 
 def _train_on_images(config: Config, ready: Prepared) -> tuple[heads.Trained, features.Extraction]:
@@ -163,6 +172,7 @@ def _train_on_images(config: Config, ready: Prepared) -> tuple[heads.Trained, fe
         folds=images.folds(loaded, config.head.folds) if len(loaded.validation) == 0 else None,
         batch_size=config.batch_size,
         checkpoint=config.run_folder / f"{CHECKPOINT}{inputs[:16]}.ckpt",
+        class_weights=class_weights(config, loaded),
     )
     networks = 1 if trained.refit.norms is None else len(_joined(trained).bias)
     tested = networks * preparation.seen_once(config, loaded)
@@ -282,6 +292,12 @@ def _adapted(backbone: backbones.FrozenBackbone, trained: heads.Trained) -> str:
     return batchnorm.applied(backbone, trained.refit.state(0)).fingerprint()
 
 
+def _weights_used(config: Config, loaded: images.ImageSet) -> dict[str, Any]:
+    """The weights of the classes, in their order, for the heads of the folds and the refitted one."""
+    weights = class_weights(config, loaded)
+    return {} if weights is None else {"class_weights": {"folds": weights[:-1].tolist(), "refit": weights[-1].tolist()}}
+
+
 def _result(config: Config, ready: Prepared, trained: heads.Trained) -> dict[str, Any]:
     """The contents of run.json."""
     loaded, backbone = ready.images, ready.backbone
@@ -302,7 +318,7 @@ def _result(config: Config, ready: Prepared, trained: heads.Trained) -> dict[str
         },
         "copies": [view.name for view in config.train_views[1:]],
         "trainable": {"names": shapes, "parameters": _count(shapes)},
-        "head": trained.summary,
+        "head": {**trained.summary, **_weights_used(config, loaded)},
         "engine": ready.engine.name,
         "inputs": preparation.inputs_of(config, ready),
         "versions": runs.versions(*("albumentations",) * bool(config.drawn_views)),

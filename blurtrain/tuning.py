@@ -13,21 +13,21 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurtrain.backbones import FrozenBackbone
 from blurtrain.batchnorm import AFFINE, STATISTICS, applied, layers, state_of
-from blurtrain.classifier import Batch, zero_head
+from blurtrain.classifier import Batch, mean_nll, weights_of, zero_head
 from blurtrain.config import MinibatchConfig
 from blurtrain.engines import TorchEngine
 from blurtrain.errors import BackboneError
 from blurtrain.features import compute
 from blurtrain.heads import Heads, Trained
 from blurtrain.images import ImageSet
-from blurtrain.minibatch import held_positions, result, stacked, trained
+from blurtrain.minibatch import held_positions, refit_first, result, stacked, trained
 from blurtrain.progress import Progress
 from blurtrain.views import Blur, TrainView
 
@@ -66,15 +66,24 @@ class Networks(LightningModule):
         learning_rate: Of AdamW.
         weight_decay: Of AdamW, for the heads; a batch norm's weight that decays would shrink its channel.
         folds: Number of folds; 0 where a validation split is given.
+        class_weights: Weights of the classes in the loss of each head; all count alike where none are given.
     """
 
     def __init__(
-        self, backbone: FrozenBackbone, classes: int, learning_rate: float, weight_decay: float, folds: int
+        self,
+        backbone: FrozenBackbone,
+        classes: int,
+        learning_rate: float,
+        weight_decay: float,
+        folds: int,
+        class_weights: Float32[Tensor, "heads classes"] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # network after network, so that one at a time is held with its gradients
         self.backbones = nn.ModuleList(TunedBackbone(backbone) for _ in range(folds + 1))
         self.heads = nn.ModuleList(zero_head(backbone.features, classes) for _ in range(folds + 1))
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.class_weights: Tensor | None
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
 
@@ -88,7 +97,8 @@ class Networks(LightningModule):
             mine = rest[0] != network - 1 if rest and network else torch.ones_like(labels, dtype=torch.bool)
             if int(mine.sum()) < FEWEST:
                 continue
-            nll = F.cross_entropy(head(backbone(images[mine])), labels[mine])
+            logits = head(backbone(images[mine]))
+            nll = mean_nll(logits, labels[mine], weights_of(self.class_weights, network, logits))
             self.manual_backward(nll)
             if network == 0:
                 self.log("train/nll", nll)
@@ -120,6 +130,7 @@ def fit(
     *,
     batch_size: int,
     checkpoint: Path,
+    class_weights: Float64[np.ndarray, "_ classes"] | None = None,
 ) -> Trained:
     """Train the heads and batch norms of one arm; see `blurtrain.minibatch.fit`.
 
@@ -129,7 +140,8 @@ def fit(
     """
     positions, held = held_positions(images, len(views), folds)
     count = 0 if folds is None else int(folds.max()) + 1
-    networks = Networks(backbone, len(images.classes), config.learning_rate, config.weight_decay, count)
+    weights = refit_first(class_weights, count)
+    networks = Networks(backbone, len(images.classes), config.learning_rate, config.weight_decay, count, weights)
     judged = partial(_judge, images=images, views=views, positions=positions, folds=held, batch_size=batch_size)
     snapshots = trained(
         config, networks, judged, _state_of, images, views, folds, batch_size=batch_size, checkpoint=checkpoint
@@ -155,7 +167,7 @@ def _evaluate(
     folds: Int64[np.ndarray, " held"],
     batch_size: int,
 ) -> tuple[float, float]:
-    """Loss and accuracy on held-out images, averaged over the heads."""
+    """Loss, weighted as in training, and accuracy on held-out images, averaged over the heads."""
     assert isinstance(module, Networks)
     losses, accuracies, first = [], [], min(1, len(module.heads) - 1)
     for network in range(first, len(module.heads)):
@@ -168,7 +180,8 @@ def _evaluate(
         labels = torch.from_numpy(np.tile(images.labels[mine], len(views)))
         with torch.no_grad():
             logits = module.heads[network](torch.from_numpy(np.concatenate(features)).to(module.device)).cpu()
-        losses.append(float(F.cross_entropy(logits, labels)))
+        weights = weights_of(module.class_weights, network, logits)
+        losses.append(float(F.cross_entropy(logits, labels, weights)))
         accuracies.append(float((logits.argmax(1) == labels).float().mean()))
     return float(np.mean(losses)), float(np.mean(accuracies))
 

@@ -13,14 +13,15 @@ from blurtrain.rows import Rows
 COUNT, WIDTH = 60, 4
 
 
-def problem(classes: int) -> tuple[np.ndarray, Tensor, Tensor, Tensor, Tensor]:
-    """Rows, a mask, mean and scale of the rows in it, and a point away from zero."""
+def problem(classes: int) -> tuple[np.ndarray, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Rows, a mask, weights, mean and scale of the rows in it, and a point away from zero."""
     rng = np.random.default_rng(classes)
     features = (rng.standard_normal((COUNT, WIDTH)) * [1, 3, 0.1, 10] + 2).astype(np.float32)
     mask = torch.from_numpy(rng.random(COUNT) < 0.7)
     kept = torch.from_numpy(features).double()[mask]
     point = torch.from_numpy(rng.standard_normal((classes, WIDTH + 1)))
-    return features, mask, kept.mean(0), kept.std(0, correction=0), point - point.mean(0)
+    weights = torch.from_numpy(rng.uniform(0.2, 5, COUNT))
+    return features, mask, weights, kept.mean(0), kept.std(0, correction=0), point - point.mean(0)
 
 
 def made(classes: int) -> Curvature:
@@ -29,14 +30,15 @@ def made(classes: int) -> Curvature:
 
 
 def hessian(classes: int, l2: float) -> Tensor:
-    """Of the mean cross-entropy with a penalty on the weights, by automatic differentiation."""
-    features, mask, mean, scale, point = problem(classes)
+    """Of the weighted mean cross-entropy with a penalty on the weights, by automatic differentiation."""
+    features, mask, rows, mean, scale, point = problem(classes)
     inputs = (torch.from_numpy(features).double()[mask] - mean) / scale
     labels = torch.zeros(len(inputs), dtype=torch.long)  # the Hessian does not depend on them
 
     def loss(theta: Tensor) -> Tensor:
         weights, bias = theta.view(classes, -1)[:, :-1], theta.view(classes, -1)[:, -1]
-        return F.cross_entropy(inputs @ weights.T + bias, labels) + l2 / 2 * weights.square().sum()
+        nll = F.cross_entropy(inputs @ weights.T + bias, labels, reduction="none")
+        return (rows[mask] * nll).mean() + l2 / 2 * weights.square().sum()
 
     found: Tensor = torch.autograd.functional.hessian(loss, point.flatten())  # type: ignore[no-untyped-call]
     return found

@@ -1,5 +1,6 @@
 """The convex head against scikit-learn, automatic differentiation and its own invariances."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
 from blurtrain import fitting, heads
 from blurtrain.config import HeadConfig
@@ -33,8 +36,9 @@ class Data(NamedTuple):
     def classes(self) -> int:
         return int(self.labels.max()) + 1
 
-    def fit(self, l2: tuple[float, ...] = (0.1,), tolerance: float = TOLERANCE) -> Fit:
-        return fitting.fit(*self, classes=self.classes, l2=l2, tolerance=tolerance)
+    def fit(self, l2: tuple[float, ...] = (0.1,), tolerance: float = TOLERANCE, balanced: bool = False) -> Fit:
+        weights = heads.balanced(self.labels, self.training, self.classes) if balanced else None
+        return fitting.fit(*self, classes=self.classes, l2=l2, tolerance=tolerance, class_weights=weights)
 
     def rows(self, rows: np.ndarray) -> "Data":
         """Some rows, in any order, any number of times."""
@@ -62,13 +66,14 @@ def standardised(features: np.ndarray, training: np.ndarray) -> np.ndarray:
     return np.asarray((wide - wide[training].mean(0)) * usable / np.where(usable, spread, 1.0))
 
 
-def oracle(data: Data, training: np.ndarray, l2: float) -> np.ndarray:
+def oracle(data: Data, training: np.ndarray, l2: float, class_weight: str | None = None) -> np.ndarray:
     """scikit-learn's probabilities of every row."""
     z = standardised(data.features, training)
     count = int(training.sum())
     # sklearn's binary loss has one weight vector; two opposite halves of it have half its penalty.
     penalty = l2 / 2 if data.classes == 2 else l2
-    model = LogisticRegression(C=1 / (count * penalty), solver="newton-cg", tol=1e-8, max_iter=1000)
+    strength = 1 / (count * penalty)
+    model = LogisticRegression(C=strength, class_weight=class_weight, solver="newton-cg", tol=1e-8, max_iter=1000)
     model.fit(z[training], data.labels[training])
     return np.asarray(model.predict_proba(z))
 
@@ -77,13 +82,13 @@ def probabilities(found: Heads, features: np.ndarray) -> np.ndarray:
     return np.asarray(softmax(found.logits(features), axis=-1))
 
 
-def assert_matches_sklearn(data: Data, l2: float, atol: float = 1e-5) -> None:
-    fit = data.fit((l2,))
+def assert_matches_sklearn(data: Data, l2: float, atol: float = 1e-5, class_weight: str | None = None) -> None:
+    fit = data.fit((l2,), balanced=class_weight == "balanced")
     assert fit.l2 == l2
     for fold, training in enumerate(data.training):
-        expected = oracle(data, training, l2)
+        expected = oracle(data, training, l2, class_weight)
         np.testing.assert_allclose(probabilities(fit.folds, data.features)[fold], expected, atol=atol)
-    refit = oracle(data, np.asarray(data.training.any(0)), l2)
+    refit = oracle(data, np.asarray(data.training.any(0)), l2, class_weight)
     np.testing.assert_allclose(probabilities(fit.refit, data.features)[0], refit, atol=atol)
 
 
@@ -154,6 +159,123 @@ def test_large_offsets_cost_no_accuracy(offset: float) -> None:
     shifted = data._replace(features=(data.features + np.float32(offset)).astype(np.float32))
     # The folded bias holds offset * weight and is rounded to float32.
     assert_matches_sklearn(shifted, 0.1, atol=1e-7 * offset + 1e-5)
+
+
+# Weights of the classes
+
+
+def uneven(classes: int = 3, width: int = 7, seed: int = 0) -> Data:
+    """The last class is frequent, the others are rare, and their share differs from fold to fold."""
+    data = make(600, width, classes, seed=seed)
+    rare = (data.labels < classes - 1) & (np.arange(600) % 8 > 0)
+    return data.rows(np.flatnonzero(~rare | (np.arange(600) < 2 * classes)))
+
+
+@pytest.mark.parametrize("l2", [3e-3, 0.1, 10.0])
+@pytest.mark.parametrize(("classes", "width"), [(2, 8), (6, 8), (4, 90)])
+def test_balanced_heads_match_sklearn(classes: int, width: int, l2: float) -> None:
+    data = uneven(classes, width)
+    counts = np.bincount(data.labels)
+    assert counts.max() > 4 * counts.min()
+    assert_matches_sklearn(data, l2, class_weight="balanced")
+    plain, balanced = (oracle(data, np.ones(len(data.labels), bool), l2, name) for name in (None, "balanced"))
+    assert np.abs(plain - balanced).max() > 0.01  # the weights are strong enough to show
+
+
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 10_000), l2=st.floats(1e-3, 10), classes=st.integers(2, 5), width=st.integers(1, 20))
+def test_balanced_heads_match_sklearn_on_any_data(seed: int, l2: float, classes: int, width: int) -> None:
+    assert_matches_sklearn(uneven(classes, width, seed), l2, class_weight="balanced")
+
+
+def test_default_tolerance_is_tight_enough_with_weights() -> None:
+    data = uneven(6, 90)
+    for l2 in (0.01, 1.0):
+        fit = data.fit((l2,), HeadConfig().tolerance, balanced=True)
+        assert fit.converged
+        for fold, training in enumerate(data.training):
+            expected = oracle(data, training, l2, "balanced")
+            np.testing.assert_allclose(probabilities(fit.folds, data.features)[fold], expected, atol=1e-4)
+
+
+def test_balanced_weights_are_those_of_sklearn_for_each_splits_own_rows() -> None:
+    data = uneven()
+    found = heads.balanced(data.labels, data.training, 3)
+    masks = [*data.training, np.ones(len(data.labels), bool)]
+    expected = [compute_class_weight("balanced", classes=np.arange(3), y=data.labels[mask]) for mask in masks]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert len(np.unique(found[:, 0])) == 4  # the folds' shares differ, so that it shows whose they are
+    split = heads.balanced(data.labels, data.training[:1], 3)
+    np.testing.assert_array_equal(split, found[[0, 0]])  # a given validation split has no part in the refit
+
+
+def test_copies_change_no_weight() -> None:
+    data = uneven()
+    copied = heads.balanced(np.tile(data.labels, 3), np.tile(data.training, 3), 3)
+    np.testing.assert_array_equal(copied, heads.balanced(data.labels, data.training, 3))
+
+
+def test_a_class_without_training_rows_has_no_weight() -> None:
+    data = uneven()
+    lacking = data.training & (data.labels != 1)
+    with pytest.raises(ValueError, match="a class without training rows"):
+        heads.balanced(data.labels, lacking, 3)
+
+
+def test_equal_class_counts_make_balanced_heads_the_plain_ones() -> None:
+    data = make(120)
+    labels, fold = np.arange(120) % 3, np.arange(120) // 3 % 4  # ten rows of a class in each of four folds
+    validation = fold == np.arange(4)[:, None]
+    even = Data(data.features, labels, ~validation, validation)
+    plain, balanced = even.fit((0.01, 0.1)), even.fit((0.01, 0.1), balanced=True)
+    np.testing.assert_array_equal(balanced.folds.weights, plain.folds.weights)
+    np.testing.assert_array_equal(balanced.refit.bias, plain.refit.bias)
+    assert balanced.candidates == plain.candidates
+
+
+def test_weighting_a_class_is_repeating_its_rows() -> None:
+    # On features as they are, because repeated rows would move the standardisation.
+    data, times = uneven(), np.array([5, 3, 1])
+    data = data._replace(features=(data.features / data.features.std(0)).astype(np.float32))
+    repeated = data.rows(np.repeat(np.arange(len(data.labels)), times[data.labels]))
+    grid = (0.003, 0.03, 0.3, 3.0)
+
+    def fit(some: Data, weights: np.ndarray | None) -> Fit:
+        return fitting.fit(*some, classes=3, l2=grid, tolerance=TOLERANCE, standardise=False, class_weights=weights)
+
+    weighted, plain = fit(data, np.tile(7.0 * times, (4, 1))), fit(repeated, None)  # 7: the ratios alone count
+    np.testing.assert_allclose(weighted.folds.weights, plain.folds.weights, atol=1e-5)
+    np.testing.assert_allclose(weighted.refit.bias, plain.refit.bias, atol=1e-5)
+    assert weighted.l2 == plain.l2
+    for ours, theirs in zip(weighted.candidates, plain.candidates, strict=True):
+        assert ours["train_nll"] == pytest.approx(theirs["train_nll"], abs=1e-6)
+        assert ours["validation_nll"] == pytest.approx(theirs["validation_nll"], abs=1e-6)
+
+
+def test_penalty_is_chosen_by_the_weighted_validation_loss() -> None:
+    rng = np.random.default_rng(1)
+    data = uneven(width=20, seed=1)
+    data = data._replace(labels=np.where(rng.random(len(data.labels)) < 0.2, 2, data.labels))
+    grid = (1e-3, 1e-2, 0.1, 1.0, 10.0)
+    fit = data.fit(grid, balanced=True)
+    weighted, plain = [], []
+    for l2 in grid:
+        found = probabilities(data.fit((l2,), balanced=True).folds, data.features)
+        losses = []
+        for fold, (training, rows) in enumerate(zip(data.training, data.validation, strict=True)):
+            by_class = compute_class_weight("balanced", classes=np.arange(3), y=data.labels[training])
+            weights = compute_sample_weight(dict(enumerate(by_class)), data.labels[rows])
+            loss = partial(log_loss, data.labels[rows], found[fold][rows], labels=np.arange(3))
+            losses.append((loss(sample_weight=weights), loss()))
+        weighted.append(np.mean(losses, axis=0)[0])
+        plain.append(np.mean(losses, axis=0)[1])
+    assert [row["validation_nll"] for row in fit.candidates] == pytest.approx(weighted, abs=1e-5)
+    assert fit.l2 == grid[int(np.argmin(weighted))]
+    assert fit.l2 != grid[int(np.argmin(plain))]
+    logits = fit.folds.logits(data.features)
+    right = [(logits[fold][rows].argmax(1) == data.labels[rows]).mean() for fold, rows in enumerate(data.validation)]
+    chosen = next(row for row in fit.candidates if row["l2"] == fit.l2)
+    assert chosen["validation_accuracy"] == pytest.approx(np.mean(right))  # each image counts the same in it
 
 
 # Penalty
