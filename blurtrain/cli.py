@@ -66,7 +66,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _overview() -> str:
-    lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name:<11} {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
             "usage: blurtrain COMMAND [options]",
@@ -90,6 +90,7 @@ _RUN: dict[str, Callable[[Sequence[str]], None]] = {
     "predict": tools.predict,
     "export": tools.export,
     "preview": commands.preview,
+    "tensorboard": tools.tensorboard,
     "backbones": tools.backbones,
     "cache": tools.cache,
     "pretrain": tools.pretrain,

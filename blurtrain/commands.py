@@ -22,7 +22,9 @@ def train(words: Sequence[str]) -> None:
     folder = experiment.train(config)
     print(report.sweep_table(folder))
     _print_skipped([folder])
-    print(f"\nRun: {folder}   TensorBoard: tensorboard --logdir {config.runs}   Next: blurtrain compare RUN RUN")
+    print(
+        f"\nRun: {folder}   TensorBoard: blurtrain tensorboard --runs {config.runs}   Next: blurtrain compare RUN RUN"
+    )
 
 
 def compare(words: Sequence[str]) -> None:
@@ -43,7 +45,7 @@ def compare(words: Sequence[str]) -> None:
     names = ("comparison.csv", "comparison.json", "classes.csv", "images.csv")
     tables = ", ".join(name for name in names if (folder / name).exists())
     print(f"\nTables in {folder}: {tables}\nPicture: {folder / experiment.PICTURE}")
-    print(f"TensorBoard: tensorboard --logdir {folder.parent}")
+    print(f"TensorBoard: blurtrain tensorboard --runs {folder.parent}")
 
 
 def evidence(words: Sequence[str]) -> None:
@@ -130,7 +132,7 @@ def layers(words: Sequence[str]) -> None:
     result = layers.read_layers(folder)
     print(layer_report.table(result))
     print(f"\nTables: {folder / layers.TABLE}, {folder / layers.STAGES}, {folder / layers.RESULT}")
-    print(f"Pictures: {folder / 'figures'}   TensorBoard: tensorboard --logdir {config.runs}")
+    print(f"Pictures: {folder / 'figures'}   TensorBoard: blurtrain tensorboard --runs {config.runs}")
 
 
 def preview(words: Sequence[str]) -> None:

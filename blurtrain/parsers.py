@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "classify image files by a finished run's head",
     "export": "write a finished run's classifier as one file, with its model card",
     "preview": "draw some training images as the network sees them, through the config's copies and sweep",
+    "tensorboard": "show all runs and comparisons of a folder in TensorBoard, to this machine alone",
     "backbones": "list the networks that can be imported",
     "cache": "show what the store holds, and remove what is no longer used",
     "pretrain": "make the embedded backbone again, from nothing",

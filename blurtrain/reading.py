@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32, Int64, UInt8
 
 from blurtrain.cores import cores
 from blurtrain.decoding import DECODER_VERSION, REDUCED, Geometry
@@ -129,6 +129,26 @@ def _row(source: Source, index: int, geometry: Geometry) -> _Row | str:
     content.update(image.tobytes())
     name = np.frombuffer(row_id(content.hexdigest()), np.uint8)
     return pixels, name, np.array(image.size, np.int32) * scale
+
+
+def read_again(source: Source, index: int, geometry: Geometry, content: str) -> UInt8[np.ndarray, "3 crop crop"]:
+    """Pixels of an image that was decoded once before.
+
+    Args:
+        source: Of the image.
+        index: Its place.
+        geometry: Brings it to the network's size.
+        content: Its name by content, as it was then.
+
+    Raises:
+        DataError: If it cannot be decoded any more, or is another image now.
+    """
+    row = _row(source, index, geometry)
+    if isinstance(row, str):
+        raise DataError(f"{source.items[index].name} {row}")
+    if row[1].tobytes().decode() != content:
+        raise DataError(f"{source.items[index].name} is another image now than the one that was tested on")
+    return row[0]
 
 
 def _chunks(values: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -73,12 +73,13 @@ LADDER = [
         "tables",
         "report",
         "tensorboard",
+        "board",
     ),
     *("class_folders", "mce", "answers", "own_head"),
     *("preparation", "training", "controls", "sensitivity", "choosing", "exhibits"),
     *("deployed", "sharpness", "predictions", "model_card", "exporting"),
     *("layer_tables", "layer_words", "layer_gaps", "layer_report", "layer_pictures"),
-    *("anatomy", "dissection", "needs", "forecast", "experiment", "layers", "previews", "pretrain"),
+    *("anatomy", "dissection", "needs", "forecast", "experiment", "layers", "previews", "pretrain", "serving"),
     *("commands", "tools", "cli"),
 ]
 OUTSIDE = ["__init__", "__main__"]  # names for users: they stand on top
