@@ -70,7 +70,7 @@ def layout(views: Sequence[Blur]) -> dict[str, dict[str, list[object]]]:
 
 
 def _changed_images(compared: Compared) -> Iterator[tuple[str, int, Picture]]:
-    """Tag, step and picture of images that an arm rescues and loses, those that change most at the first steps."""
+    """Tag, step and picture of images that an arm rescues and loses, the one that changes most at the last step."""
     chosen = {
         (arm, kind): positions for arm in _others(compared) for kind, positions in _most_changed(compared, arm).items()
     }
@@ -84,7 +84,7 @@ def _changed_images(compared: Compared) -> Iterator[tuple[str, int, Picture]]:
         return
     answers = _answers(compared, views_shown(compared), positions)
     for (arm, kind), members in chosen.items():
-        for step, position in enumerate(members.tolist(), 1):
+        for step, position in enumerate(reversed(members.tolist()), 1):  # the last step is shown first
             place = int(np.searchsorted(positions, position))
             sheet = _described(
                 compared,
@@ -92,7 +92,7 @@ def _changed_images(compared: Compared) -> Iterator[tuple[str, int, Picture]]:
                 position,
                 {view: {n: int(a[place]) for n, a in by.items()} for view, by in answers.items()},
             )
-            yield f"{kind} images/{arm}", step, drawn(pixels[position], sheet)
+            yield f"test images {kind}/{arm}", step, drawn(pixels[position], sheet)
 
 
 def _others(compared: Compared) -> list[str]:

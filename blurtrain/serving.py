@@ -6,7 +6,7 @@ from pathlib import Path
 from blurtrain.errors import ConfigError, RunError
 
 HOST = "127.0.0.1"  # TensorBoard asks nobody for a password
-STATE = "?smoothing=0#timeseries"  # a sweep has few points, and smoothing would move them
+STATE = "?smoothing=0#timeseries&_smoothingWeight=0"  # a sweep has few points; the latter is of the older tabs
 IMAGES = 100  # steps of a picture that are kept; ten by default, fewer than many a sweep has
 
 
@@ -32,7 +32,7 @@ def launch(runs: Path, port: int) -> str:
 
     server = program.TensorBoard(plugins=default.get_plugins())
     server.configure(
-        logdir=str(runs.absolute()), host=HOST, port=port, samples_per_plugin={"images": IMAGES}, load_fast="auto"
+        logdir=str(runs.absolute()), host=HOST, port=port, samples_per_plugin={"images": IMAGES}, load_fast="false"
     )
     try:
         return f"{server.launch()}{STATE}"

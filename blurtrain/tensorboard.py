@@ -23,7 +23,7 @@ from blurtrain.views import CLEAN, REAL, Blur, View
 STEPS_PER_PIXEL = 100  # TensorBoard's steps are integers: a blur of 1.5 px stands at step 150
 SWEPT = ("accuracy", "macro_accuracy", "nll", "ece")
 
-Picture = UInt8[np.ndarray, "height width 3"]
+Picture = UInt8[np.ndarray, "rows columns 3"]
 
 
 def write_run(

@@ -1354,10 +1354,10 @@ BUGS = (
     Bug(
         "strongest blur by its place",
         "tensorboard",
-        "max(rows, key=lambda row: row.strength or 0)",
-        "rows[-1]",
-        "test_tensorboard.py::test_strongest_blur_is_not_just_the_last_view",
-        "with two families the last one's strongest blur is called the strongest",
+        "swept[CLEAN.name], swept[strongest]",
+        "swept[CLEAN.name], max(swept.values(), key=lambda row: row.strength or 0)",
+        "test_tensorboard.py::test_strongest_blur_is_the_widest_kernel_and_not_the_greatest_number",
+        "a box of 9 px or a severity of 5 is called stronger than a gaussian of 3 px",
     ),
     # ImageNet-C, evidence and recommendations
     Bug(
@@ -1443,8 +1443,8 @@ BUGS = (
     Bug(
         "photographs in the mean over blurs",
         "tensorboard",
-        "[row for row in rows if row.strength is not None]",
-        "rows",
+        "row for row in rows if row.strength is not None",
+        "row for row in rows",
         "test_real.py::test_tensorboard_has_a_tag_for_each_set",
         "the mean over the sweep depends on photographs that are no part of it",
     ),

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from blurtrain import layer_pictures, report, tensorboard, training
-from blurtrain.config import Config
+from blurtrain import layer_pictures, preparation, report, tensorboard, training
+from blurtrain.blur import blur_pixels
+from blurtrain.config import BlurGrid, Config
 from blurtrain.errors import StoreError
 from blurtrain.sweep import SweepRow
 from blurtrain.views import CLEAN, Blur
@@ -53,6 +55,7 @@ def write(folder: Path, value: float = 0.5) -> None:
         curves=[{"train_nll": 1.0, "validation_nll": 2.0, "validation_accuracy": 0.25}],
         rows=[row(view, value) for view in views],
         samples={view: np.full((2, 3, 8, 8), 0.5, np.float32) for view in views},
+        strongest="gaussian 1.5",
         hyperparameters={"arm": "baseline", "l2": 0.1},
     )
 
@@ -64,13 +67,14 @@ def arms(experiment: Config) -> dict[str, EventAccumulator]:
 
 def test_both_arms_have_the_same_tags(arms: dict[str, EventAccumulator]) -> None:
     tags = {arm: events.Tags() for arm, events in arms.items()}
-    for kind in ("scalars", "images", "tensors"):
+    for kind in ("scalars", "tensors"):
         assert tags["baseline"][kind] == tags["augmented"][kind]
+    assert (tags["baseline"]["images"], tags["augmented"]["images"]) == (["test images/gaussian"], [])  # shown once
     assert set(tags["baseline"]["scalars"]) == {
         *("train/nll", "validation/nll", "validation/accuracy"),
         *(f"sweep gaussian/{metric}" for metric in METRICS),
-        *("final/accuracy clean", "final/accuracy strongest blur", "final/accuracy mean over views"),
-        *("final/nll clean", "final/nll strongest blur", "final/ece strongest blur"),
+        *("test/accuracy clean", "test/accuracy strongest blur", "test/accuracy mean over views"),
+        *("test/nll clean", "test/nll strongest blur", "test/ece clean", "test/ece strongest blur"),
     }
 
 
@@ -123,33 +127,46 @@ def test_hparams_show_the_arm_beside_its_final_metrics(arms: dict[str, EventAccu
 def test_final_metrics_are_those_of_the_sweep(arms: dict[str, EventAccumulator], experiment: Config) -> None:
     rows = json.loads((experiment.run_folder / "sweep.json").read_text())
     value = {tag: arms["augmented"].Scalars(tag)[0].value for tag in arms["augmented"].Tags()["scalars"]}
-    assert value["final/accuracy clean"] == pytest.approx(rows[0]["accuracy"])
-    assert value["final/accuracy strongest blur"] == pytest.approx(rows[-1]["accuracy"])
-    assert value["final/accuracy mean over views"] == pytest.approx(np.mean([row["accuracy"] for row in rows]))
-    assert value["final/ece strongest blur"] == pytest.approx(rows[-1]["ece"])
+    assert value["test/accuracy clean"] == pytest.approx(rows[0]["accuracy"])
+    assert value["test/accuracy strongest blur"] == pytest.approx(rows[-1]["accuracy"])
+    assert value["test/accuracy mean over views"] == pytest.approx(np.mean([row["accuracy"] for row in rows]))
+    assert value["test/ece strongest blur"] == pytest.approx(rows[-1]["ece"])
 
 
-def test_strongest_blur_is_not_just_the_last_view(tmp_path: Path) -> None:
-    accuracies = {CLEAN: 0.875, Blur("box", 9.0): 0.25, Blur("gaussian", 2.0): 0.5}  # in the order of a sweep
-    tensorboard.write_run(
-        tmp_path,
-        curves=[],
-        rows=[row(view, accuracy) for view, accuracy in accuracies.items()],
-        samples={},
-        hyperparameters={"arm": "baseline"},
-    )
-    events = read(tmp_path)
-    assert events.Scalars("final/accuracy clean")[0].value == 0.875
-    assert events.Scalars("final/accuracy strongest blur")[0].value == 0.25
+def test_strongest_blur_is_the_widest_kernel_and_not_the_greatest_number(
+    few: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A box of 9 px is 2.6 px wide, a gaussian of 3 px 3 px, and severity 5 is no width."""
+    asked = {}
+    monkeypatch.setattr(tensorboard, "write_run", lambda _, **given: asked.update(given))
+    sweep = (BlurGrid("box", (3.0, 9.0)), BlurGrid("gaussian", (0.0, 3.0)), BlurGrid("defocus", severity=(1, 5)))
+    config = replace(few, name="widest", sweep=sweep, runs=tmp_path)
+    training.train(config, preparation.prepare(config))
+    side = 64
+    widths = {view.name: measured_width(view, side) for view in config.test_views}
+    assert asked["strongest"] == max(widths, key=lambda name: widths[name]) != "box 9"
+    final = tensorboard.final_metrics(asked["rows"], asked["strongest"])
+    (widest,) = [row for row in asked["rows"] if row.view == asked["strongest"]]
+    assert final["test/accuracy strongest blur"] == widest.accuracy
+    assert final["test/accuracy clean"] == asked["rows"][0].accuracy
+    assert asked["hyperparameters"]["strongest blur"] == asked["strongest"]
+
+
+def measured_width(view: Blur, side: int) -> float:
+    """Standard deviation along the rows of what the blur makes of a point of light, in px."""
+    point = np.zeros((1, 1, side, side), np.uint8)
+    point[..., side // 2, side // 2] = 255
+    across = blur_pixels(point, view)[0, 0].sum(0).astype(np.float64)
+    places = np.arange(side) - side // 2
+    return float(np.sqrt((across * places**2).sum() / across.sum() - ((across * places).sum() / across.sum()) ** 2))
 
 
 def test_test_images_are_shown_through_every_view(arms: dict[str, EventAccumulator]) -> None:
     events = arms["baseline"]
-    assert [image.step for image in events.Images("test images/clean")] == [0]
-    blurred = events.Images("test images/gaussian")
-    assert [image.step for image in blurred] == [50, 100, 150, 200, 250, 300]
+    shown = events.Images("test images/gaussian")
+    assert [image.step for image in shown] == [0, 50, 100, 150, 200, 250, 300]
     spread = []
-    for image in (*events.Images("test images/clean"), *blurred):
+    for image in shown:
         with Image.open(io.BytesIO(image.encoded_image_string)) as picture:
             assert picture.size == (training.SAMPLES * 64, 64)  # side by side
             spread.append(np.asarray(picture).astype(float).std())
