@@ -31,9 +31,7 @@ def launch(runs: Path, port: int) -> str:
     from tensorboard import default, program
 
     server = program.TensorBoard(plugins=default.get_plugins())
-    server.configure(
-        logdir=str(runs.absolute()), host=HOST, port=port, samples_per_plugin={"images": IMAGES}, load_fast="false"
-    )
+    server.configure(logdir=str(runs), host=HOST, port=port, samples_per_plugin={"images": IMAGES}, load_fast="false")
     try:
         return f"{server.launch()}{STATE}"
     except program.TensorBoardServerException as error:
