@@ -58,11 +58,11 @@ def write_comparison(folder: Path, compared: Compared, figures: Mapping[str, Pat
             add_picture(writer, tag, step, picture)
 
 
-def layout(views: Sequence[Blur]) -> dict[str, dict[str, list[object]]]:
+def layout(views: Sequence[Blur]) -> dict[str, dict[str, tuple[str, list[str]]]]:
     """Charts of the Custom Scalars tab: a line for each run that has the tag."""
     curves = dict.fromkeys(view.curve for view in views if view != CLEAN)
-    charts: dict[str, list[object]] = {
-        f"{curve}: {metric}": ["Multiline", [f"^{re.escape(f'sweep {curve}/{metric}')}$"]]
+    charts = {
+        f"{curve}: {metric}": ("Multiline", [f"^{re.escape(f'sweep {curve}/{metric}')}$"])
         for curve in curves
         for metric in CHARTED
     }

@@ -1359,6 +1359,38 @@ BUGS = (
         "test_tensorboard.py::test_strongest_blur_is_the_widest_kernel_and_not_the_greatest_number",
         "a box of 9 px or a severity of 5 is called stronger than a gaussian of 3 px",
     ),
+    Bug(
+        "charts of other metrics",
+        "board",
+        "sweep {curve}/{metric}')}$",
+        "sweep {curve}/')}.*",
+        "test_board.py::test_charts_match_one_tag_each",
+        "each chart mixes accuracy, likelihood and calibration",
+    ),
+    Bug(
+        "images that change least",
+        "board",
+        "np.argsort(-np.abs(gains)",
+        "np.argsort(np.abs(gains)",
+        "test_board.py::test_shown_images_are_those_of_the_table_of_images",
+        "images on the edge of a majority are shown as what copies change most",
+    ),
+    Bug(
+        "the refit's answers among the folds'",
+        "board",
+        "read.predicted[read.folds][:, positions]",
+        "read.predicted[-1:][:, positions]",
+        "test_board.py::test_answers_are_those_of_most_heads",
+        "answers are shown of a head that the table does not count",
+    ),
+    Bug(
+        "another image under the same name",
+        "reading",
+        "if row[1].tobytes().decode() != content:",
+        'if content == "":',
+        "test_board.py::test_an_image_that_has_changed_is_not_shown",
+        "pictures and answers belong to different images",
+    ),
     # ImageNet-C, evidence and recommendations
     Bug(
         "glass swaps",

@@ -24,9 +24,12 @@ import blurtrain
 from blurtrain import board, comparison, report, serving, tools
 from blurtrain.cli import main
 from blurtrain.config import BlurGrid, Config, GlyphsConfig
-from blurtrain.errors import ConfigError, RunError
+from blurtrain.decoding import Geometry
+from blurtrain.errors import ConfigError, DataError, RunError
 from blurtrain.experiment import read_comparison
 from blurtrain.opening import open_source
+from blurtrain.reading import read_again
+from blurtrain.roster import read_roster
 from blurtrain.views import CLEAN, Blur
 from tests.browser import Watched, browser, needs_chromium
 
@@ -159,11 +162,10 @@ def test_text_has_each_finding_and_its_table(watched: Watched, three: list[Confi
     wait_for_text(page, *(config.comparison_folder.name for config in three))
     heads = page.locator("tf-text-dashboard th")
     expect(heads).to_have_text(["blur", *ARMS, "augmented gain", "95 % interval", "p", "verdict"] * 3)
-    written = page.locator("tf-text-dashboard").inner_text()
-    for config in three:
-        result = read_comparison(config.comparison_folder)
-        for finding in report.findings(result):
-            assert finding.replace("\n", " ") in written
+    results = [read_comparison(config.comparison_folder) for config in three]
+    expect(page.locator("tf-text-dashboard strong")).to_have_text(
+        [finding.replace("\n", " ") for result in results for finding in report.findings(result)]
+    )
 
 
 @slow
@@ -268,6 +270,29 @@ def test_images_that_are_gone_leave_all_else(
     assert after["images"] == [tag for tag in before["images"] if tag not in changed]
     assert after["tensors"] == before["tensors"]
     assert ("TensorBoard shows no single images, because" in capsys.readouterr().err) == bool(changed)
+
+
+def test_an_image_that_has_changed_is_not_shown(experiment: Config) -> None:
+    source, geometry = open_source(experiment.data), Geometry(64, 64)
+    run = experiment.run_folder
+    roster = read_roster(run / "test-images.parquet")
+    (first, second), (content, other) = roster.rows(np.array([0, 1]))
+    (place,) = [index for index, item in enumerate(source.items) if item.name == first]
+    assert read_again(source, place, geometry, content).shape == (3, 64, 64)
+    with pytest.raises(DataError, match=f"{re.escape(first)} is another image now than the one that was tested on"):
+        read_again(source, place, geometry, other)
+    assert first != second
+
+
+def test_charts_match_one_tag_each(experiment: Config) -> None:
+    """Of the tags that an arm has, each chart shows the one that its title names."""
+    tags = read(experiment.run_folder).Tags()["scalars"]
+    ((title, charts),) = board.layout(experiment.test_views).items()
+    assert title == board.CATEGORY
+    for name, (kind, patterns) in charts.items():
+        curve, _, metric = name.partition(": ")
+        assert kind == "Multiline"
+        assert [tag for tag in tags for pattern in patterns if re.match(pattern, tag)] == [f"sweep {curve}/{metric}"]
 
 
 def test_a_finished_comparison_keeps_its_events(experiment: Config) -> None:
