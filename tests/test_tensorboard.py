@@ -147,8 +147,9 @@ def test_strongest_blur_is_the_widest_kernel_and_not_the_greatest_number(
     assert asked["strongest"] == max(widths, key=lambda name: widths[name]) != "box 9"
     final = tensorboard.final_metrics(asked["rows"], asked["strongest"])
     (widest,) = [row for row in asked["rows"] if row.view == asked["strongest"]]
-    assert final["test/accuracy strongest blur"] == widest.accuracy
-    assert final["test/accuracy clean"] == asked["rows"][0].accuracy
+    assert final["test/nll strongest blur"] == widest.nll
+    assert final["test/nll clean"] == asked["rows"][0].nll != widest.nll
+    assert sum(row.nll == widest.nll for row in asked["rows"]) == 1
     assert asked["hyperparameters"]["strongest blur"] == asked["strongest"]
 
 
