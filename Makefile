@@ -40,9 +40,8 @@ preview: $(INSTALLED) ## draw training images through the blurs: make preview FL
 backbones: $(INSTALLED) ## list the networks that can be imported: make backbones FLAGS=resnet
 	$(BIN)/blurtrain backbones $(FLAGS)
 
-tensorboard: $(INSTALLED) ## show all runs in TensorBoard on 127.0.0.1:6006
-	@echo "TensorBoard: http://127.0.0.1:6006/?smoothing=0#timeseries (Ctrl-C ends it)"
-	$(BIN)/tensorboard --logdir runs --host 127.0.0.1 --port 6006 $(FLAGS)
+tensorboard: $(INSTALLED) ## show all runs in TensorBoard on 127.0.0.1: make tensorboard FLAGS='--port 7007'
+	$(BIN)/blurtrain tensorboard $(FLAGS)
 
 test: $(INSTALLED_DEV) ## run the tests
 	$(BIN)/pytest -m "not slow" -n auto --dist worksteal --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)

@@ -82,7 +82,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _overview() -> str:
-    lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name:<11} {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
             "usage: blurtrain COMMAND [options]",
@@ -109,6 +109,7 @@ _RUN: dict[str, Callable[[Sequence[str]], int | None]] = {
     "preview": commands.preview,
     "check-data": commands.check_data,
     "report": tools.report,
+    "tensorboard": tools.tensorboard,
     "backbones": tools.backbones,
     "cache": tools.cache,
     "pretrain": tools.pretrain,

@@ -63,12 +63,14 @@ class Compared:
 
     Args:
         result: The contents of comparison.json.
+        arms: The runs.
         classes: Names in the order of the labels.
         roster: What the test images are called.
         counts: How often each image is classified correctly; none where no view is heavy.
     """
 
     result: dict[str, JsonValue]
+    arms: Arms
     classes: list[str]
     roster: Roster
     counts: breakdown.Tally | None
@@ -113,7 +115,7 @@ def compared(folders: Sequence[Path]) -> Compared:
     _adjust([view["against_reference"] for view in per_view if view["heavy"]])
     counts = breakdown.tally(heavy_correct, clean, labels, groups) if heavy_correct else None
     result = _result(arms, per_view, heavy_correct, groups, counts)
-    return Compared(result, reference.classes, roster, counts)
+    return Compared(result, arms, reference.classes, roster, counts)
 
 
 def _result(

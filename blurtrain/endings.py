@@ -49,7 +49,11 @@ class Ending:
         lines = [f"Found: {one_line(self.found)}"]
         if self.files:
             inside = f" ({', '.join(self.names)})" if self.names else ""
-            watch = "" if self.watch is None else f"; shown by: {_command('tensorboard', '--logdir', self.watch)}"
+            watch = (
+                ""
+                if self.watch is None
+                else f"; shown by: {_command('blurtrain', 'tensorboard', '--runs', self.watch)}"
+            )
             lines.append(f"Files: {' '.join(_command(file) for file in self.files)}{inside}{watch}")
         lines.append(f"Next:  {_command(self.program, *self.following)}")
         return "\n".join(lines)

@@ -229,9 +229,9 @@ def _write_comparison(folder: Path, compared: comparison.Compared) -> None:
         write_text(folder / breakdown.CLASSES, tables.classes_text(result["classes"]))
         breakdown.write_images(folder / breakdown.IMAGES, compared.counts, compared.classes, compared.roster)
     report.accuracy_picture(folder / PICTURE, result)
-    from blurtrain import tensorboard  # imports torch
+    from blurtrain import board  # imports torch
 
-    tensorboard.write_comparison(folder, table=report.markdown_table(result), figures={"accuracy": folder / PICTURE})
+    board.write_comparison(folder, compared, {"accuracy": folder / PICTURE})
     write_sealed(folder / comparison.RESULT, result)  # last: the comparison is finished
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "preview": "draw some training images as the network sees them, through the config's copies and sweep",
     "check-data": "look at all images before training: bad ones, duplicates, classes, sizes, formats",
     "report": "write a comparison's page, report.html, anew: with what layers and evidence found since",
+    "tensorboard": "show all runs and comparisons of a folder in TensorBoard, to this machine alone",
     "backbones": "list the networks that can be imported",
     "cache": "show what the store holds, and remove what is no longer used",
     "pretrain": "make the embedded backbone again, from nothing",

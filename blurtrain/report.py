@@ -169,10 +169,9 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     yield from shortfalls(comparison)
     heavy = comparison.get("heavy_is", TWICE)  # which older comparisons do not say
     yield f"* heavy: {heavy}; p of each such view is adjusted (Holm)"
-    for name, other in comparison["heavy_mean"]["against_reference"].items():
-        clean = comparison["views"][0]["against_reference"][name]
+    for stated in findings(comparison):
         yield ""
-        yield finding(name, other, clean, comparison)
+        yield stated
     if comparison.get("equal_epochs"):
         yield from _equal_epochs(comparison)
 
@@ -208,6 +207,13 @@ def _nominal(view: Mapping[str, Any]) -> float:
     if family is None or family.from_file or view["parameters"]:
         return 0.0
     return family.spread(Blur(view["family"], view["strength"], view["angle"], view["border"]))
+
+
+def findings(comparison: Comparison) -> Iterator[str]:
+    """The result of each arm in two sentences; nothing where no view is heavy."""
+    heavy, clean = comparison["heavy_mean"], comparison["views"][0]["against_reference"]
+    for name, other in heavy["against_reference"].items() if heavy else ():
+        yield finding(name, other, clean[name], comparison)
 
 
 def finding(name: str, heavy: Mapping[str, Any], clean: Mapping[str, Any], comparison: Comparison) -> str:
@@ -255,7 +261,7 @@ def against(difference: Mapping[str, Any], reference: str) -> str:
 
 
 def markdown_table(comparison: Comparison) -> str:
-    """The same table in Markdown, for TensorBoard's Text tab."""
+    """The finding and the same table in Markdown, for TensorBoard's Text tab."""
     arms = list(comparison["arms"])
     header = ["blur", *arms]
     for name in arms[1:]:
@@ -263,8 +269,10 @@ def markdown_table(comparison: Comparison) -> str:
     rows = [row for section in _sections(comparison, arms) for row in section]
     escaped = ([cell.replace("|", "\\|") for cell in cells] for cells in [header, ["---"] * len(header), *rows])
     lines = ["| " + " | ".join(cells) + " |" for cells in escaped]
-    notes = [note.replace("* heavy", r"\* heavy") for note in _sentences(comparison)]
-    return "\n".join([_counts(comparison), "", *lines, "", *notes])
+    found = list(findings(comparison))
+    notes = [f"- {note}".replace("* heavy", r"\* heavy") for note in _sentences(comparison) if note not in ("", *found)]
+    stated = [paragraph for finding in found for paragraph in (f"**{finding}**".replace("\n", " "), "")]
+    return "\n".join([*stated, _counts(comparison), "", *lines, "", *notes])
 
 
 def accuracy_picture(path: Path, comparison: Comparison, title: str = "") -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -19,7 +19,9 @@ from blurtrain.errors import StoreError
 from blurtrain.files import PARTIAL
 from blurtrain.scalars import final_metrics, scalars, step_of
 from blurtrain.sweep import SweepRow
-from blurtrain.views import Blur, View
+from blurtrain.views import CLEAN, Blur, View
+
+Picture = UInt8[np.ndarray, "rows columns 3"]
 
 
 def write_run(
@@ -28,6 +30,7 @@ def write_run(
     curves: Sequence[Mapping[str, float]],
     rows: Sequence[SweepRow],
     samples: Mapping[View, Float32[np.ndarray, "samples 3 height width"]],
+    strongest: str,
     hyperparameters: Mapping[str, Any],
 ) -> None:
     """Write the events of a run.
@@ -36,49 +39,51 @@ def write_run(
         folder: Of the run.
         curves: One row a solver iteration, for the chosen penalty, averaged over folds.
         rows: The sweep; photographs that are blurred really have tags of their own.
-        samples: A few test images through every view, in [0, 1].
+        samples: A few test images through every view, in [0, 1]; none where another arm shows the same.
+        strongest: Name of the widest blur in the sweep: strengths of several families are of several units.
         hyperparameters: What the HParams tab shows beside the final metrics.
 
     Raises:
         StoreError: If the file cannot be written.
     """
-    with _Events(folder) as writer:
+    final = final_metrics(rows, strongest)
+    with Events(folder) as writer:
         for tag, step, value in scalars(curves, rows):
             writer.add_scalar(tag, value, step)
         assert writer.file_writer is not None
-        for view, pictures in samples.items():
-            step = step_of(view.strength) if isinstance(view, Blur) else 0
-            writer.file_writer.add_summary(_picture(f"test images/{view.curve}", pictures), step)
-        final = final_metrics(rows)
+        for curve in dict.fromkeys(view.curve for view in samples if view != CLEAN):
+            for view, pictures in samples.items():
+                if view.curve in _shown_under(curve, samples):
+                    step = step_of(view.strength if isinstance(view, Blur) else None)
+                    add_picture(writer, f"test images/{curve}", step, _side_by_side(pictures))
         for summary in hparams(dict(hyperparameters), final):
             writer.file_writer.add_summary(summary)
         for name, value in final.items():
             writer.add_scalar(name, value, 0)
 
 
-def _picture(tag: str, pictures: Float32[np.ndarray, "samples 3 height width"]) -> Summary:
-    """Pictures side by side; the writer's own `add_images` compresses for a second what nobody stores for long."""
+def _shown_under(curve: str, samples: Mapping[View, Any]) -> tuple[str, ...]:
+    """Curves whose pictures share a slider: a blur's begins with the clean ones, photographs stand alone."""
+    is_blur = any(isinstance(view, Blur) and view.curve == curve for view in samples)
+    return (CLEAN.curve, curve) if is_blur else (curve,)
+
+
+def _side_by_side(pictures: Float32[np.ndarray, "samples 3 height width"]) -> Picture:
     pixels = (255 * pictures.clip(0, 1)).round().astype(np.uint8)
-    strip = np.concatenate(list(pixels.transpose(0, 2, 3, 1)), axis=1)
-    _, encoded = cv2.imencode(".png", strip[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])  # OpenCV has BGR
-    image = Summary.Image(
-        height=strip.shape[0], width=strip.shape[1], colorspace=3, encoded_image_string=encoded.tobytes()
-    )
-    return Summary(value=[Summary.Value(tag=tag, image=image)])
+    return np.concatenate(list(pixels.transpose(0, 2, 3, 1)), axis=1)
 
 
-def write_comparison(folder: Path, *, table: str, figures: Mapping[str, Path]) -> None:
-    """Write the events of a comparison: its table as text, its pictures as images.
-
-    Raises:
-        StoreError: If the file cannot be written.
-    """
-    with _Events(folder) as writer:
-        writer.add_text("comparison", table)
-        _add_figures(writer, "comparison", figures)
+def add_picture(writer: SummaryWriter, tag: str, step: int, picture: Picture) -> None:
+    """Show a picture; the writer's own `add_image` compresses for a second what nobody stores for long."""
+    _, encoded = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])  # OpenCV has BGR
+    height, width, _ = picture.shape
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.tobytes())
+    assert writer.file_writer is not None
+    writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
-def _add_figures(writer: SummaryWriter, tag: str, figures: Mapping[str, Path]) -> None:
+def add_figures(writer: SummaryWriter, tag: str, figures: Mapping[str, Path]) -> None:
+    """Show pictures that lie in files."""
     from PIL import Image
 
     for name, path in figures.items():
@@ -99,7 +104,7 @@ def write_layers(folder: Path, result: Mapping[str, Any], figures: Mapping[str, 
     Raises:
         StoreError: If the file cannot be written.
     """
-    with _Events(folder) as writer:
+    with Events(folder) as writer:
         writer.add_text("layers", result["finding"])
         for place, blur in enumerate(result["blurs"]):
             for layer in result["layers"]:
@@ -114,7 +119,7 @@ def write_layers(folder: Path, result: Mapping[str, Any], figures: Mapping[str, 
                 found = part["propagated"][place]
                 errors = {f"error logits {name}": (found.get(blur["border"]) or {}).get("q50")}
                 _add_known(writer, f"layers {blur['name']}", errors, len(result["layers"]) + 2)
-        _add_figures(writer, "layers", figures)
+        add_figures(writer, "layers", figures)
 
 
 def _add_known(writer: SummaryWriter, tag: str, values: Mapping[str, float | None], step: int) -> None:
@@ -140,7 +145,7 @@ def _local(found: Mapping[str, Any]) -> dict[str, float | None]:
     return {"local error": (found["error"] or {}).get("mean"), **shares}
 
 
-class _Events:
+class Events:
     """An event file that appears whole and alone: written aside, then moved into the folder."""
 
     def __init__(self, folder: Path) -> None:

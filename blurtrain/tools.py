@@ -97,6 +97,20 @@ def report(words: Sequence[str]) -> None:
     endings.show(endings.after_compare(parsed.comparison, read(parsed.comparison), [written.name]), apart=False)
 
 
+def tensorboard(words: Sequence[str]) -> None:
+    """``blurtrain tensorboard``."""
+    parser = plain_parser("tensorboard")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs and comparisons")
+    parser.add_argument("--port", type=int, default=6006, help="of 127.0.0.1; 0 takes any that is free")
+    parsed = parser.parse_words(words)
+    if not 0 <= parsed.port <= 65535:
+        raise ConfigError(f"--port must be from 0 to 65535, got {parsed.port}")
+    from blurtrain import serving
+
+    print(f"TensorBoard: {serving.launch(parsed.runs, parsed.port)} (Ctrl-C ends it)", flush=True)
+    serving.wait()
+
+
 def backbones(words: Sequence[str]) -> None:
     """``blurtrain backbones``."""
     parser = plain_parser("backbones")

@@ -26,8 +26,10 @@ from blurtrain import (
 from blurtrain.blur import blur_pixels
 from blurtrain.config import Config, plain
 from blurtrain.files import remove_partial, sha256, whole_file, write_json, write_text
+from blurtrain.kernels import standard_deviation
 from blurtrain.preparation import Prepared
 from blurtrain.progress import progress, say
+from blurtrain.roots import title
 from blurtrain.roster import TEST_IMAGES, write_roster
 from blurtrain.rows import Rows
 from blurtrain.scalars import final_metrics, scalars
@@ -261,30 +263,43 @@ def _save(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows: list[sweep.SweepRow]) -> None:
-    loaded = ready.images
-    pixels = loaded.read_pixels(loaded.test[:SAMPLES])
-    really = {view: loaded.read_pixels(loaded.extra_tests[view.name][:SAMPLES]) for view in config.real_views}
+    side = ready.backbone.preprocessing.geometry.crop
+    strongest = max(config.test_views, key=lambda view: standard_deviation(view, side)).name
     hyperparameters = {
         "arm": config.arm,
+        "data": title(config.data.root),
         "backbone": config.backbone.name,
         "copies": ", ".join(view.name for view in config.train_views[1:]) or "none",
         "l2": trained.summary.get("l2", 0.0),
-        "folds": len(trained.folds.bias),
+        "heads": len(trained.folds.bias),
+        "solver": trained.summary["solver"],
+        "bn": config.bn,
+        "tune": config.tune,
+        "strongest blur": strongest,
     }
     tensorboard.write_run(
         config.run_folder,
         curves=trained.curves,
         rows=rows,
-        samples={
-            **{view: blur_pixels(pixels, view) for view in config.test_views},
-            **{view: blur_pixels(some, CLEAN) for view, some in really.items()},
-        },
+        samples=_samples(config, ready) if config == config.baseline() else {},  # every arm has the same
+        strongest=strongest,
         hyperparameters=hyperparameters,
     )
     if config.loggers:
         from blurtrain import loggers  # imports Lightning's, which take a second
 
-        loggers.write(config.loggers, scalars(trained.curves, rows), hyperparameters, final_metrics(rows))
+        loggers.write(config.loggers, scalars(trained.curves, rows), hyperparameters, final_metrics(rows, strongest))
+
+
+def _samples(config: Config, ready: Prepared) -> dict[View, Float32[np.ndarray, "samples 3 height width"]]:
+    """A few test images through every view."""
+    loaded = ready.images
+    pixels = loaded.read_pixels(loaded.test[:SAMPLES])
+    really = {view: loaded.read_pixels(loaded.extra_tests[view.name][:SAMPLES]) for view in config.real_views}
+    return {
+        **{view: blur_pixels(pixels, view) for view in config.test_views},
+        **{view: blur_pixels(some, CLEAN) for view, some in really.items()},
+    }
 
 
 def _adapted(backbone: backbones.FrozenBackbone, trained: heads.Trained) -> str:

@@ -1352,14 +1352,6 @@ BUGS = (
         "test_tensorboard.py::test_writing_again_replaces_the_event_file",
         "blurs of .5 and 1.5 px stand at 0 and 2",
     ),
-    Bug(
-        "clean view among the blurred",
-        "scalars",
-        "swept[0], swept[1:]",
-        "swept[0], swept",
-        "test_tensorboard.py::test_final_metrics_are_those_of_the_sweep",
-        "the final mean over blurs counts the clean view, too",
-    ),
     # ImageNet-C, evidence and recommendations
     Bug(
         "glass swaps",
@@ -1452,10 +1444,18 @@ BUGS = (
     Bug(
         "photographs in the mean over blurs",
         "scalars",
-        "[row for row in rows if row.strength is not None]",
-        "rows",
+        "{row.view: row for row in rows if row.strength is not None}",
+        "{row.view: row for row in rows}",
         "test_real.py::test_tensorboard_has_a_tag_for_each_set",
         "the mean over the sweep depends on photographs that are no part of it",
+    ),
+    Bug(
+        "strongest blur by its number",
+        "training",
+        "key=lambda view: standard_deviation(view, side)",
+        "key=lambda view: view.strength",
+        "test_tensorboard.py::test_strongest_blur_is_the_widest_kernel_and_not_the_greatest_number",
+        "a severity of 5 is called wider than a gaussian of 3 px",
     ),
     # config and runs
     Bug(
@@ -2748,6 +2748,38 @@ BUGS = (
         "if self.head.class_weights:",
         "test_class_weights.py::test_default_is_no_part_of_the_identity",
         "a balanced run is taken for a plain one that is finished",
+    ),
+    Bug(
+        "charts of other metrics",
+        "board",
+        "sweep {curve}/{metric}')}$",
+        "sweep {curve}/')}.*",
+        "test_board.py::test_charts_match_one_tag_each",
+        "each chart mixes accuracy, likelihood and calibration",
+    ),
+    Bug(
+        "images that change least",
+        "board",
+        "np.argsort(-np.abs(gains)",
+        "np.argsort(np.abs(gains)",
+        "test_board.py::test_shown_images_are_those_of_the_table_of_images",
+        "images on the edge of a majority are shown as what copies change most",
+    ),
+    Bug(
+        "the refit's answers among the folds'",
+        "board",
+        "read.predicted[read.folds][:, positions]",
+        "read.predicted[-1:][:, positions]",
+        "test_board.py::test_answers_are_those_of_most_heads",
+        "answers are shown of a head that the table does not count",
+    ),
+    Bug(
+        "another image under the same name",
+        "reading",
+        "if found[1] != content:",
+        'if content == "":',
+        "test_board.py::test_an_image_that_has_changed_is_not_shown",
+        "pictures and answers belong to different images",
     ),
 )
 

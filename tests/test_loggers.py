@@ -89,8 +89,8 @@ def test_csv_has_the_numbers_of_the_sweep(few: Config, tmp_path: Path) -> None:
             tag = f"sweep gaussian/{metric}"
             logged = {int(row["step"]): float(row[tag]) for row in rows if row[tag]}
             assert logged == pytest.approx({round(100 * row["strength"]): row[metric] for row in sweep})
-        (final,) = [row for row in rows if row["final/accuracy clean"]]
-        assert float(final["final/accuracy clean"]) == pytest.approx(sweep[0]["accuracy"])
+        (final,) = [row for row in rows if row["test/accuracy clean"]]
+        assert float(final["test/accuracy clean"]) == pytest.approx(sweep[0]["accuracy"])
         result = json.loads((tmp_path / "runs" / config.run_folder.name / "run.json").read_text())
         curve = [row for row in rows if row["train/nll"]]
         assert [int(row["step"]) for row in curve] == list(range(result["head"]["iterations"]))
@@ -119,7 +119,7 @@ def test_an_own_logger_is_run_where_the_command_line_names_it(
     assert main([*words, "--loggers", "{mylogs.Lines: {file: lines.txt}}"]) == 0
     lines = (own / "lines.txt").read_text().splitlines()
     assert lines[0].startswith("hyperparameters ['arm', 'backbone', 'copies'")
-    assert lines[-1].startswith("0 {'final/accuracy clean'")
+    assert lines[-1].startswith("0 {'test/accuracy clean'")
 
 
 @pytest.mark.usefixtures("few_runs")

@@ -80,6 +80,7 @@ LADDER = [
         "report",
         "tensorboard",
         "loggers",
+        "board",
     ),
     *("class_folders", "mce", "answers", "own_head"),
     *("preparation", "training", "controls", "sensitivity", "choosing", "exhibits"),
@@ -87,7 +88,7 @@ LADDER = [
     *("layer_tables", "layer_words", "layer_gaps", "layer_report", "layer_pictures"),
     *("anatomy", "dissection", "needs", "forecast"),
     *("page_answers", "page_images", "page_figures", "page_words", "page_parts", "page"),
-    *("experiment", "layers", "sheets", "previews", "pretrain"),
+    *("experiment", "layers", "sheets", "previews", "pretrain", "serving"),
     *("lookalikes", "scanning", "findings", "checking", "check_report"),
     *("endings", "commands", "tools", "cli"),
 ]

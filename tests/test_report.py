@@ -231,8 +231,18 @@ def test_every_arm_has_its_lines_in_the_terminal_and_in_tensorboard(comparison: 
     comparison["classes"] += [row | {"arm": "other"} for row in comparison["classes"]]
     lines = list(report.breakdown_lines(comparison))
     assert sum(line.startswith("Of 90 test images") for line in lines) == 2
-    for text in (report.terminal_table(comparison), report.markdown_table(comparison)):
-        assert text.endswith("\n".join(lines))
+    assert report.terminal_table(comparison).endswith("\n".join(lines))
+    assert report.markdown_table(comparison).endswith("\n".join(f"- {line}" for line in lines if line))
+
+
+def test_tensorboards_text_begins_with_the_finding_and_has_it_once(comparison: dict[str, Any]) -> None:
+    text = report.markdown_table(comparison)
+    (stated,) = report.findings(comparison)
+    assert text.startswith(f"**{stated}**\n\nAccuracy in %".replace("\nOn clean", " On clean"))
+    assert text.count("Under heavy blur augmented is") == 1
+    below = text.rpartition(" |\n\n")[2].splitlines()
+    assert below
+    assert all(line.startswith("- ") for line in below)
 
 
 # Markdown

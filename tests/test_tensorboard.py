@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from blurtrain import layer_pictures, report, tensorboard, training
-from blurtrain.config import Config
+from blurtrain import layer_pictures, preparation, report, tensorboard, training
+from blurtrain.blur import blur_pixels
+from blurtrain.config import BlurGrid, Config
 from blurtrain.errors import StoreError
+from blurtrain.scalars import final_metrics
 from blurtrain.sweep import SweepRow
 from blurtrain.views import CLEAN, Blur
 from tests.test_layer_report import BLURS, blank, fabricated, gated
@@ -53,6 +56,7 @@ def write(folder: Path, value: float = 0.5) -> None:
         curves=[{"train_nll": 1.0, "validation_nll": 2.0, "validation_accuracy": 0.25}],
         rows=[row(view, value) for view in views],
         samples={view: np.full((2, 3, 8, 8), 0.5, np.float32) for view in views},
+        strongest="gaussian 1.5",
         hyperparameters={"arm": "baseline", "l2": 0.1},
     )
 
@@ -64,12 +68,14 @@ def arms(experiment: Config) -> dict[str, EventAccumulator]:
 
 def test_both_arms_have_the_same_tags(arms: dict[str, EventAccumulator]) -> None:
     tags = {arm: events.Tags() for arm, events in arms.items()}
-    for kind in ("scalars", "images", "tensors"):
+    for kind in ("scalars", "tensors"):
         assert tags["baseline"][kind] == tags["augmented"][kind]
+    assert (tags["baseline"]["images"], tags["augmented"]["images"]) == (["test images/gaussian"], [])  # shown once
     assert set(tags["baseline"]["scalars"]) == {
         *("train/nll", "validation/nll", "validation/accuracy"),
         *(f"sweep gaussian/{metric}" for metric in METRICS),
-        *(f"final/{metric} {of}" for metric in ("accuracy", "nll", "ece") for of in ("clean", "mean of blurred")),
+        *("test/accuracy clean", "test/accuracy strongest blur", "test/accuracy mean over views"),
+        *("test/nll clean", "test/nll strongest blur", "test/ece clean", "test/ece strongest blur"),
     }
 
 
@@ -122,19 +128,47 @@ def test_hparams_show_the_arm_beside_its_final_metrics(arms: dict[str, EventAccu
 def test_final_metrics_are_those_of_the_sweep(arms: dict[str, EventAccumulator], experiment: Config) -> None:
     rows = json.loads((experiment.run_folder / "sweep.json").read_text())
     value = {tag: arms["augmented"].Scalars(tag)[0].value for tag in arms["augmented"].Tags()["scalars"]}
-    for metric in ("accuracy", "nll", "ece"):
-        assert value[f"final/{metric} clean"] == pytest.approx(rows[0][metric])
-        expected = np.mean([row[metric] for row in rows[1:]])
-        assert value[f"final/{metric} mean of blurred"] == pytest.approx(expected)
+    assert value["test/accuracy clean"] == pytest.approx(rows[0]["accuracy"])
+    assert value["test/accuracy strongest blur"] == pytest.approx(rows[-1]["accuracy"])
+    assert value["test/accuracy mean over views"] == pytest.approx(np.mean([row["accuracy"] for row in rows]))
+    assert value["test/ece strongest blur"] == pytest.approx(rows[-1]["ece"])
+
+
+def test_strongest_blur_is_the_widest_kernel_and_not_the_greatest_number(
+    few: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A box of 9 px is 2.6 px wide, a gaussian of 3 px 3 px, and severity 5 is no width."""
+    asked = {}
+    monkeypatch.setattr(tensorboard, "write_run", lambda _, **given: asked.update(given))
+    sweep = (BlurGrid("box", (3.0, 9.0)), BlurGrid("gaussian", (0.0, 3.0)), BlurGrid("defocus", severity=(1, 5)))
+    config = replace(few, name="widest", sweep=sweep, runs=tmp_path)
+    training.train(config, preparation.prepare(config))
+    side = 64
+    widths = {view.name: measured_width(view, side) for view in config.test_views}
+    assert asked["strongest"] == max(widths, key=lambda name: widths[name]) != "box 9"
+    final = final_metrics(asked["rows"], asked["strongest"])
+    (widest,) = [row for row in asked["rows"] if row.view == asked["strongest"]]
+    assert final["test/nll strongest blur"] == widest.nll
+    assert final["test/nll clean"] == asked["rows"][0].nll != widest.nll
+    assert sum(row.nll == widest.nll for row in asked["rows"]) == 1
+    assert asked["hyperparameters"]["strongest blur"] == asked["strongest"]
+
+
+def measured_width(view: Blur, side: int) -> float:
+    """Standard deviation along the rows of what the blur makes of a point of light, in px."""
+    point = np.zeros((1, 1, side, side), np.uint8)
+    point[..., side // 2, side // 2] = 255
+    across = blur_pixels(point, view)[0, 0].sum(0).astype(np.float64)
+    places = np.arange(side) - side // 2
+    return float(np.sqrt((across * places**2).sum() / across.sum() - ((across * places).sum() / across.sum()) ** 2))
 
 
 def test_test_images_are_shown_through_every_view(arms: dict[str, EventAccumulator]) -> None:
     events = arms["baseline"]
-    assert [image.step for image in events.Images("test images/clean")] == [0]
-    blurred = events.Images("test images/gaussian")
-    assert [image.step for image in blurred] == [50, 100, 150, 200, 250, 300]
+    shown = events.Images("test images/gaussian")
+    assert [image.step for image in shown] == [0, 50, 100, 150, 200, 250, 300]
     spread = []
-    for image in (*events.Images("test images/clean"), *blurred):
+    for image in shown:
         with Image.open(io.BytesIO(image.encoded_image_string)) as picture:
             assert picture.size == (training.SAMPLES * 64, 64)  # side by side
             spread.append(np.asarray(picture).astype(float).std())
