@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Words = Sequence[str | Path]
 Result = Mapping[str, Any]
 
+SHOW = ("tensorboard", "--runs")
 NAMED = 3  # classes that the ending of a prediction names
 
 
@@ -49,12 +50,8 @@ class Ending:
         lines = [f"Found: {one_line(self.found)}"]
         if self.files:
             inside = f" ({', '.join(self.names)})" if self.names else ""
-            watch = (
-                ""
-                if self.watch is None
-                else f"; shown by: {_command('blurtrain', 'tensorboard', '--runs', self.watch)}"
-            )
-            lines.append(f"Files: {' '.join(_command(file) for file in self.files)}{inside}{watch}")
+            shown = "" if self.watch is None else f"; shown by: {_command('blurtrain', *SHOW, self.watch)}"
+            lines.append(f"Files: {' '.join(_command(file) for file in self.files)}{inside}{shown}")
         lines.append(f"Next:  {_command(self.program, *self.following)}")
         return "\n".join(lines)
 

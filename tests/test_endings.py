@@ -234,8 +234,11 @@ def test_a_function_of_the_users_own_is_named_again() -> None:
 def test_what_is_to_be_copied_is_quoted(name: str) -> None:
     text = Ending("x", [name], ["predict", name, "two"], watch=Path(name)).text
     if name.isprintable():
-        assert shlex.split(text.splitlines()[2].partition(":")[2]) == ["blurtrain", "predict", name, "two"]
-        assert shlex.split(text.splitlines()[1].partition("; shown by: ")[2]) == ["tensorboard", "--logdir", name]
+        shown, following = (
+            line.partition(start)[2] for line, start in zip(text.splitlines()[1:], ("by: ", ": "), strict=True)
+        )
+        assert shlex.split(following) == ["blurtrain", "predict", name, "two"]
+        assert shlex.split(shown) == ["blurtrain", "tensorboard", "--runs", name]
     assert "\t" not in text
 
 
@@ -254,5 +257,11 @@ def test_options_are_left_out_with_their_values(words: list[str], rest: list[str
 
 def test_every_command_is_tried_here() -> None:
     tried = set(re.findall(r'ends\(\s*"([\w-]+)"', Path(__file__).read_text(encoding="utf-8")))
-    tried |= {"compare", "export", "evidence", "recommend"}  # by the lines of others, or by their parameters
+    tried |= {
+        "compare",
+        "export",
+        "evidence",
+        "recommend",
+        "tensorboard",
+    }  # by the lines of others, or by their parameters
     assert tried >= set(cli.COMMANDS)

@@ -118,7 +118,7 @@ def test_an_own_logger_is_run_where_the_command_line_names_it(
     assert not (own / "was_run").exists()
     assert main([*words, "--loggers", "{mylogs.Lines: {file: lines.txt}}"]) == 0
     lines = (own / "lines.txt").read_text().splitlines()
-    assert lines[0].startswith("hyperparameters ['arm', 'backbone', 'copies'")
+    assert lines[0].startswith("hyperparameters ['arm', 'backbone',")
     assert lines[-1].startswith("0 {'test/accuracy clean'")
 
 
