@@ -191,6 +191,7 @@ class ConvexHeads(LightningModule):
         self.register_buffer("scales", scales)
         self.means: Tensor
         self.scales: Tensor
+        self._weighted = class_weights is not None  # or every block would be multiplied by ones
         given = torch.ones(len(means), classes, dtype=torch.float64) if class_weights is None else class_weights
         self.register_buffer("training_weights", _averaging_one(given, batch.labels, batch.training))
         self.register_buffer("validation_weights", _averaging_one(given, batch.labels, batch.validation))
@@ -292,8 +293,11 @@ class ConvexHeads(LightningModule):
         for rows in batch.rows.blocks(count * self.classes + batch.rows.width, BLOCK):
             features, labels = batch.rows.block(rows), batch.labels[rows]
             each = torch.arange(len(labels), device=labels.device)
-            training = batch.training[splits, rows].T * shares[0] * self.training_weights[splits][:, labels].T
-            validation = batch.validation[splits, rows].T * shares[1]
+            training = batch.training[splits, rows].T * shares[0]
+            validation = held_out = batch.validation[splits, rows].T * shares[1]
+            if self._weighted:
+                training = training * self.training_weights[splits][:, labels].T
+                held_out = validation * self.validation_weights[splits][:, labels].T
             logits = (features @ columns.T).view(-1, self.classes, count).add_(offsets)
             logits -= logits.amax(1, keepdim=True)
             of_label = logits[each, labels]
@@ -301,7 +305,7 @@ class ConvexHeads(LightningModule):
             total = residual.sum(1)
             row_nll = total.log() - of_label
             nll += (row_nll * training).sum(0)
-            validation_nll += (row_nll * validation * self.validation_weights[splits][:, labels].T).sum(0)
+            validation_nll += (row_nll * held_out).sum(0)
             correct = of_label == 0  # the largest logit is 0 after the shift
             validation_accuracy += (correct * validation).sum(0)
             residual *= (training / total)[:, None]

@@ -1,18 +1,19 @@
 """Loggers of Lightning, named by class path in a config, that are given what TensorBoard is given of a run."""
 
-import importlib
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
+from blurtrain import own_code
 from blurtrain.errors import ConfigError
 from blurtrain.progress import one_line, say
 from blurtrain.scalars import Scalar
 from blurtrain.trust import require_allowed_logger
 
 Named = Mapping[str, Mapping[str, Any]]
+PACKAGES = {"CometLogger": "comet-ml", "LitLogger": "litlogger", "MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
 
 
 def check(named: Named) -> None:
@@ -65,22 +66,21 @@ def _write(
 
 def _made(path: str, arguments: Mapping[str, Any]) -> Logger:
     require_allowed_logger(path)
-    module, _, name = path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"loggers: {path} cannot be imported ({error}): give a class path such as "
-            "pytorch_lightning.loggers.CSVLogger"
-        ) from error
+    place, _, name = path.rpartition(".")
+    kind = own_code.found(place, name, f"loggers: {path}", ConfigError) if place else None
     if not (isinstance(kind, type) and issubclass(kind, Logger)):
-        raise ConfigError(f"loggers: {path} is no logger of Lightning: give a subclass of pytorch_lightning's Logger")
+        raise ConfigError(
+            f"loggers: {path} is no logger of Lightning: give the path of a class, such as "
+            "pytorch_lightning.loggers.CSVLogger"
+        )
     try:
         return kind(**arguments)
     except ImportError as error:
-        words = one_line(str(error)).strip()
-        raise ConfigError(f"loggers: {path} needs a library that is not installed ({words}): install it") from error
-    except Exception as error:  # its own checks of what it was given
-        words = one_line(str(error)).strip()
-        given = dict(arguments)
-        raise ConfigError(f"loggers: {path} does not take {given!r} ({words}): see its documentation") from error
+        package = PACKAGES.get(name)
+        way_on = f"pip install {package}" if package else f"install it ({one_line(str(error)).strip()})"
+        raise ConfigError(f"loggers: {path} needs a library that is not installed: {way_on}") from error
+    except Exception as error:  # its own checks of what it was given; values are not repeated, one may be a key
+        given = ", ".join(arguments) or "no arguments"
+        raise ConfigError(
+            f"loggers: {path} does not take {given} ({own_code.said(error)}): see its documentation"
+        ) from error

@@ -1,19 +1,17 @@
 """Networks that a function of the user's own builds; it runs only if he has named it himself (`blurtrain.trust`)."""
 
-import importlib
 import inspect
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
+from blurtrain import own_code
 from blurtrain.config import WEIGHT_SUFFIXES, BackboneConfig
-from blurtrain.cutting import first_sentence
 from blurtrain.decoding import Geometry
 from blurtrain.errors import BackboneError
 from blurtrain.files import sha256
@@ -64,42 +62,21 @@ def _preprocessing(config: BackboneConfig) -> tuple[Preprocessing, str]:
 def _found(name: str) -> Callable[[], Any]:
     """The function, from an installed module or from one in the working folder."""
     place, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)  # last, so that no file in it hides a library; kept, for imports inside functions
-    function = getattr(_imported(name, place), attribute, None)
+    function = own_code.found(place, attribute, f"backbone.name {name!r}", BackboneError)
     if not callable(function):
         lacks = f"has no {attribute}" if function is None else f"has a {attribute} that is no function"
-        file = getattr(sys.modules[place], "__file__", None)
-        raise BackboneError(f"backbone.name {name!r}: {file or place} {lacks}: give MODULE:FUNCTION")
+        raise BackboneError(f"backbone.name {name!r}: {own_code.file_of(place)} {lacks}: give MODULE:FUNCTION")
     return function  # type: ignore[no-any-return]
-
-
-def _imported(name: str, place: str) -> ModuleType:
-    try:
-        return importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-            raise BackboneError(f"backbone.name {name!r}: {place} needs {error.name}, which is not there") from error
-        raise BackboneError(
-            f"backbone.name {name!r}: there is no module {error.name}, neither installed nor in {Path.cwd()}"
-        ) from error
-    except (Exception, SystemExit) as error:  # whatever the user's code does
-        raise BackboneError(f"backbone.name {name!r}: {place} cannot be imported ({_said(error)})") from error
 
 
 def _built(name: str, function: Callable[[], Any]) -> nn.Module:
     try:
         network = seeded(function)
     except (Exception, SystemExit) as error:  # whatever the user's code does
-        raise BackboneError(f"backbone.name {name!r} fails when it is called ({_said(error)})") from error
+        raise BackboneError(f"backbone.name {name!r} fails when it is called ({own_code.said(error)})") from error
     if not isinstance(network, nn.Module):
         raise BackboneError(f"backbone.name {name!r} gives {type(network).__name__}, not a torch.nn.Module")
     return network.float().eval()
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {first_sentence(error)}".rstrip(": ")
 
 
 def _code(network: nn.Module, function: Callable[[], Any]) -> str:

@@ -209,8 +209,10 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 - any
 
 
 def dump_config(config: Config) -> str:
-    """A config as YAML."""
-    return yaml.safe_dump(plain(config.resolved()), sort_keys=False, allow_unicode=True)
+    """A config as YAML, without loggers: what they are given may be a key of a service."""
+    values = plain(config.resolved())
+    del values["loggers"]
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def read_config(folder: Path) -> Config:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -62,8 +63,11 @@ def _forget() -> Iterator[None]:
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a module of the user's own, from where commands are run."""
     (tmp_path / "mylogs.py").write_text(OWN)
+    (tmp_path / "breaks.py").write_text("raise RuntimeError('on purpose')\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])  # as in an installed command
+    for name in ("mylogs", "breaks"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
@@ -112,7 +116,7 @@ def test_an_own_logger_is_run_where_the_command_line_names_it(
 ) -> None:
     words = words_of(few, own)
     config = own / "config.yaml"
-    config.write_text(config.read_text().replace("loggers: {}", "loggers: {mylogs.Lines: {file: lines.txt}}"))
+    config.write_text(f"{config.read_text()}loggers: {{mylogs.Lines: {{file: lines.txt}}}}\n")
     assert main(words) == 2
     assert "mylogs.Lines is code, which no file may start" in capsys.readouterr().err
     assert not (own / "was_run").exists()
@@ -120,6 +124,20 @@ def test_an_own_logger_is_run_where_the_command_line_names_it(
     lines = (own / "lines.txt").read_text().splitlines()
     assert lines[0].startswith("hyperparameters ['arm', 'backbone',")
     assert lines[-1].startswith("0 {'test/accuracy clean'")
+
+
+@pytest.mark.usefixtures("few_runs")
+def test_what_a_logger_is_given_stands_in_no_file_and_no_sentence(
+    few: Config, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = words_of(few, own)
+    assert main([*words, "--loggers", "{mylogs.Lines: {file: lines.txt, api_key: SECRET}}"]) == 2
+    assert "does not take file, api_key (TypeError" in (error := capsys.readouterr().err)
+    assert "SECRET" not in error
+    assert main([*words, "--loggers", "{mylogs.Lines: {file: SECRET}}"]) == 0
+    files = [path for path in (own / "runs").rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if b"SECRET" in path.read_bytes()]
 
 
 @pytest.mark.usefixtures("few_runs")
@@ -133,12 +151,13 @@ def test_a_logger_that_fails_later_loses_no_run(few: Config, own: Path, capsys: 
 @pytest.mark.parametrize(
     ("named", "said"),
     [
-        ("{pytorch_lightning.loggers.Nonsense: {}}", "cannot be imported"),
-        ("{nowhere.Logs: {}}", "cannot be imported"),
-        ("{Logs: {}}", "cannot be imported"),
+        ("{pytorch_lightning.loggers.Nonsense: {}}", "is no logger of Lightning"),
+        ("{nowhere.Logs: {}}", "there is no module nowhere, neither installed nor in"),
+        ("{Logs: {}}", "is no logger of Lightning"),
         ("{mylogs.NoLogger: {}}", "is no logger of Lightning"),
-        ("{pytorch_lightning.loggers.CSVLogger: {folder: logs}}", "does not take {'folder': 'logs'}"),
-        ("{pytorch_lightning.loggers.CometLogger: {}}", "needs a library that is not installed"),
+        ("{breaks.Logs: {}}", "breaks cannot be imported (RuntimeError: on purpose)"),
+        ("{pytorch_lightning.loggers.CSVLogger: {folder: logs}}", "does not take folder (TypeError:"),
+        ("{pytorch_lightning.loggers.CometLogger: {}}", "needs a library that is not installed: pip install comet-ml"),
         ("[pytorch_lightning.loggers.CSVLogger]", "loggers"),
         ("{mylogs.Lines: {class_path: mylogs.Lines}}", "a config names no Python classes"),
     ],

@@ -60,7 +60,17 @@ LADDER = [
     *("decoding", "glyphs", "folders", "sources", "folder_source", "listed", "manifests"),
     *("shard_index", "shards", "torchvision_sets", "hub_sets", "opening"),
     *("splits", "reduction", "reading", "images"),
-    *("glyphnet", "cutting", "weights", "origins", "timm_networks", "own_networks", "backbones", "batchnorm"),
+    *(
+        "glyphnet",
+        "cutting",
+        "weights",
+        "origins",
+        "timm_networks",
+        "own_code",
+        "own_networks",
+        "backbones",
+        "batchnorm",
+    ),
     *("graph", "tracing", "lipschitz", "stages", "operators", "bounds", "decision", "commuting", "propagation"),
     *("engines", "trials", "catalogue", "features", "adaptation", "heads", "fitting"),
     *(
