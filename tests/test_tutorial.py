@@ -109,7 +109,13 @@ def test_every_command_runs_on_any_photographs(
     del drawn
     said = follow(weights_file("squeezenet1_1"), capfd)
     by_command = {tuple(words[:2]): lines for (words, _), lines in zip(steps(), said, strict=True)}
-    assert [words[1] for words, _ in steps()] == ["preview", "compare", "compare", "predict", "export", "classify.py"]
+    assert [words[1] for words, _ in steps()] == [
+        "check-data",
+        *("preview", "compare", "compare"),
+        "predict",
+        "export",
+        "classify.py",
+    ]
     for name in ("comparison.csv", "comparison.json", "classes.csv", "images.csv", "figures/accuracy.png"):
         assert Path("runs/compare-photos-squeezenet1_1", name).stat().st_size > 0
     assert Path("runs/preview-photos-squeezenet1_1.png").exists()
