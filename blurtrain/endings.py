@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from blurtrain import runs
 from blurtrain.config import Config
@@ -56,15 +56,15 @@ class Ending:
         return "\n".join(lines)
 
 
-def show(ending: Ending, *, apart: bool = True, file: TextIO | None = None) -> None:
+def show(ending: Ending, *, apart: bool = True, aside: bool = False) -> None:
     """Print an ending.
 
     Args:
         ending: Of a command.
         apart: Whether an empty line stands before it.
-        file: Standard output where none is given.
+        aside: Whether standard output is for something else.
     """
-    print("\n" * apart + ending.text, file=file or sys.stdout)
+    print("\n" * apart + ending.text, file=sys.stderr if aside else sys.stdout)
 
 
 def _command(*words: str | Path) -> str:

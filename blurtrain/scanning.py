@@ -99,7 +99,8 @@ def scan(source: Source, geometry: Geometry) -> Scan:
     )
     with progress("checking images", count) as bar, _threads() as pool:
         for chunk in chunks(np.arange(count), AT_ONCE):
-            for index, read in zip(chunk.tolist(), pool.map(lambda i: _read(source, i, geometry), chunk), strict=True):
+            places: list[int] = chunk.tolist()
+            for index, read in zip(places, pool.map(lambda i: _read(source, i, geometry), places), strict=True):
                 bar.advance()
                 if isinstance(read, str):
                     found.bad[index] = read

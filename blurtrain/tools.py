@@ -1,6 +1,5 @@
 """The commands that take no config: one thin function each, which parses, calls one module and prints."""
 
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -67,7 +66,7 @@ def predict(words: Sequence[str]) -> None:
     with closing(predictions.predict(parsed.run, parsed.paths, asked, parsed.cache)) as rows:
         classes, bad = predictions.write(rows, parsed.format, asked, parsed.out)
     ending = endings.after_predict(parsed.run, parsed.out, classes, bad)
-    endings.show(ending, apart=False, file=sys.stderr)  # standard output is for the rows alone
+    endings.show(ending, apart=False, aside=True)  # standard output is for the rows alone
 
 
 def export(words: Sequence[str]) -> None:

@@ -245,12 +245,12 @@ def apply_seeded(transform: Transform, image: np.ndarray, *, seed: int, epoch: i
     Returns:
         What the transform gives for ``image``.
     """
-    return apply_drawn(transform, image, np.random.SeedSequence(seed, spawn_key=(epoch, index)))
+    drawn: np.ndarray = apply_drawn(transform, image, np.random.SeedSequence(seed, spawn_key=(epoch, index)))
+    return drawn
 
 
-def apply_drawn(transform: Transform, image: np.ndarray, sequence: np.random.SeedSequence) -> np.ndarray:
-    """The same by draws that depend on nothing but a sequence of seeds."""
+def apply_drawn(transform: Transform, image: np.ndarray, sequence: np.random.SeedSequence) -> Any:  # noqa: ANN401
+    """The same by draws that depend on nothing but a sequence of seeds; whatever the transform gives."""
     number = int.from_bytes(sequence.generate_state(4).tobytes(), "little")
     transform.set_random_state(np.random.default_rng(sequence), random.Random(number))
-    transformed: np.ndarray = transform(image=image)["image"]
-    return transformed
+    return transform(image=image)["image"]

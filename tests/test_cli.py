@@ -354,7 +354,7 @@ def test_two_runs_are_compared_by_their_folders(
     (made,) = {path for path in tmp_path.glob("[!.]*") if path not in folders}
     views = json.loads((made / "comparison.json").read_text())["views"]
     assert views == json.loads((experiment.comparison_folder / "comparison.json").read_text())["views"]
-    assert f"Files: {made} (comparison.csv, " in out
+    assert f"Files: {made} (report.html, comparison.csv, " in out
     assert (made / "figures" / "accuracy.png").is_file()
 
 

@@ -116,7 +116,7 @@ def test_each_image_passes_once_in_each_view(
 ) -> None:
     run(photos, {CLEAN: photos.train, SLIGHT: photos.train}, store)
     assert run(photos, {CLEAN: photos.train, SLIGHT: photos.train}, store) == (Extraction(48, 0), 0)
-    assert "48 of 48 stored features" in capsys.readouterr().err
+    assert "running the backbone   all 48 views reused\n" in capsys.readouterr().err
     everything = np.r_[photos.train, photos.test]
     assert run(photos, {CLEAN: everything, STRONG: photos.test}, store) == (Extraction(24, 30), 30)
 

@@ -121,7 +121,8 @@ def test_command_prints_it_and_does_nothing(
     assert main(["compare", "--dry-run", *words]) == 0
     out = capsys.readouterr().out
     assert "460 forward passes, 0 reused" in out
-    assert out.endswith("nothing was written.\n")
+    assert "; nothing was written.\n" not in out.partition("In all about")[0]
+    assert "nothing was written.\n\nFound: " in out
     assert main(["train", "--dry_run", *words]) == 0
     assert list(tmp_path.iterdir()) == []
 

@@ -176,6 +176,7 @@ def made_again(folders: dict[str, Path], views: Sequence[Blur], heavy: Sequence[
         "equal_epochs": None,
         "real": [],
         "severities": None,
+        "heavy_is": "at least twice as wide as the strongest copy",
         "classes": class_rows(arms, heavy, classes),
         "images": {arm: kinds(base, arms[arm], heavy) for arm in others},
         "area": {arm: area(arm, rows) for arm in arms},
