@@ -173,6 +173,7 @@ def context(told: Told) -> Part:
         "title": page_setup.headline(told.runs),
         "id": told.folder.name.removeprefix("compare-"),
         "setup": _setup(told),
+        "natives": [page_words.native_of(view, result) for view in result["views"]],
         "certainty": page_words.certainty_said(result),
         "always": told.always,
         "example": told.reference.classes[0],
@@ -189,7 +190,7 @@ def context(told: Told) -> Part:
         "real_chart": _real_chart(told),
         "gains": rows,
         "forest": page_figures.forest(
-            [(row["short"] * (row["place"] == 1), row["place"], row["gain"]) for row in rows],
+            [(row["view"] * (row["place"] == 1), row["place"], row["gain"]) for row in rows],
             page_words.forest_alt(rows),
         ),
         "album": album,

@@ -125,6 +125,7 @@ def made(folder: Path, opened: Mapping[str, runs.Run]) -> Part:
         "differ": [(key, values) for key, values in facts.items() if len(set(values)) > 1],
         "shared": [(key, values[0]) for key, values in facts.items() if len(set(values)) == 1],
         "steps": steps(folder, opened),
+        "needed": list(opened)[-1:] if _is_pair(folder, opened) else list(opened),
         "places": _places(last.config),
         "configs": configs(opened),
         "files": [str(folder / name) for name in (comparison.RESULT, "comparison.csv")],
@@ -181,10 +182,8 @@ def _places(config: Config) -> Part:
 def steps(folder: Path, opened: Mapping[str, runs.Run]) -> list[tuple[str, str]]:
     """What makes a comparison again, in order: what each command does, and the command."""
     places = {name: run.folder for name, run in opened.items()}
-    config = list(opened.values())[-1].config
     file = shlex.quote(str(list(places.values())[-1] / runs.CONFIG))
-    pair = {config.baseline().run_folder.name, config.run_folder.name} == {place.name for place in places.values()}
-    if pair and folder.name == config.comparison_folder.name:
+    if _is_pair(folder, opened):
         command = f"blurtrain compare --config {file}"
         again = [("Trains what is missing, reuses what is stored, compares the arms, writes this page.", command)]
     else:
@@ -209,6 +208,13 @@ def steps(folder: Path, opened: Mapping[str, runs.Run]) -> list[tuple[str, str]]
             f"blurtrain report {shlex.quote(str(folder))}",
         ),
     ]
+
+
+def _is_pair(folder: Path, opened: Mapping[str, runs.Run]) -> bool:
+    """Whether a comparison is that of the last arm's config with its baseline, which one command makes."""
+    config = list(opened.values())[-1].config
+    pair = {config.baseline().run_folder.name, config.run_folder.name}
+    return pair == {run.folder.name for run in opened.values()} and folder.name == config.comparison_folder.name
 
 
 def configs(opened: Mapping[str, runs.Run]) -> list[Part]:

@@ -164,16 +164,16 @@ def _mean(values: Iterable[float]) -> float:
 def gain_rows(comparison: Comparison) -> list[Row]:
     """One row for each view, or mean of views, and arm; p is the adjusted one where there is one."""
     named = [
-        (report.label(view, comparison), view["name"] + " *" * view["heavy"], view, comparison)
+        (view["name"] + " *" * view["heavy"], native_of(view, comparison), view, comparison)
         for view in comparison["views"]
     ]
     if comparison["heavy_mean"]:
-        named.append((MEAN, MEAN, comparison["heavy_mean"], comparison))
-    named += [(view["name"], view["name"], view, view) for view in comparison["real"]]
+        named.append((MEAN, "", comparison["heavy_mean"], comparison))
+    named += [(view["name"], "", view, view) for view in comparison["real"]]
     return [
         {
             "view": name,
-            "short": short,
+            "native": native,
             "arm": arm,
             "place": place,
             "before": view["arms"][comparison["reference"]]["accuracy"],
@@ -182,9 +182,16 @@ def gain_rows(comparison: Comparison) -> list[Row]:
             "p": gain["p"] if gain["p_holm"] is None else gain["p_holm"],
             "n": counts["n_test"],
         }
-        for name, short, view, counts in named
+        for name, native, view, counts in named
         for place, (arm, gain) in enumerate(view["against_reference"].items(), 1)
     ]
+
+
+def native_of(view: Mapping[str, Any], comparison: Comparison) -> str:
+    """How strong a blur is in px of the files; nothing where that is the same, or it is not in px."""
+    scale = comparison["native_pixels_per_pixel"]
+    in_px = view["strength"] and not view["parameters"] and view["family"] != "psf"
+    return f"{view['strength'] * scale:.1f} px native" if in_px and scale != 1 else ""
 
 
 def class_rows(comparison: Comparison) -> list[Row]:

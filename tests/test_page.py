@@ -667,9 +667,12 @@ def test_configs_can_be_saved_and_what_differs_is_marked(
 
 def test_commands_are_told_in_their_order(own: Path, odd: Path, experiment: Config) -> None:
     file = experiment.run_folder / "config.yaml"
-    lines = [line for _, line in page_parts.steps(own.parent, page.read(own.parent).runs)]
+    pair = page.read(own.parent).runs
+    lines = [line for _, line in page_parts.steps(own.parent, pair)]
+    assert page_parts.made(own.parent, pair)["needed"] == ["augmented"]
     assert lines[0] == f"blurtrain compare --config {shlex.quote(str(file))}"
     several = page.read(odd).runs
+    assert page_parts.made(odd, several)["needed"] == list(several)
     words = [shlex.split(line) for _, line in page_parts.steps(odd, several)]
     assert [line[1] for line in words] == ["train", "train", "train", "compare", "layers", "evidence", "report"]
     assert [Path(line[3]).parent for line in words[:3]] == [run.folder for run in several.values()]
