@@ -38,7 +38,8 @@ def _classes_line(rows: Sequence[Row]) -> list[str]:
     if len(rows) < 2:
         return []
     winner, payer = max(rows, key=itemgetter("difference")), min(rows, key=itemgetter("difference"))
-    gains = f"Class {winner['class']!r} gains most under heavy blur ({_from_to(winner)})"
+    unsure = "" if winner["verdict"] == "better" else ", not distinguishable"
+    gains = f"Class {winner['class']!r} gains most under heavy blur ({_from_to(winner)}{unsure})"
     line = gains if winner["difference"] > 0 else "No class gains under heavy blur"
     if payer["verdict"] == "worse":
         return [f"{line}; class {payer['class']!r} pays most ({_from_to(payer)})."]
@@ -83,7 +84,7 @@ def certainty_said(comparison: Comparison) -> list[str]:
         adjusted.append(f"p of the {len(heavy)} heavy views (*) is adjusted for looking at {len(heavy)} of them (Holm)")
     if len(comparison["real"]) > 1:
         adjusted.append(f"p of the {len(comparison['real'])} sets of photographs is adjusted over these")
-    others = "; all other p are not adjusted" if adjusted else "No p is adjusted"
+    others = "; the other p of this table are not adjusted" if adjusted else "No p is adjusted"
     return [
         test,
         f"{'; '.join(adjusted)}{others}. The verdict is better or worse where p is below 0.05.",

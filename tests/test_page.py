@@ -187,6 +187,7 @@ def test_the_finding_stands_first(chromium: Browser, own: Path) -> None:
         assert f"{100 * gain['smallest_detectable']:.1f}" in text[text.index("How little can be seen") :]
     rows = {row["difference"]: row for row in result["classes"]}
     gains = f"{100 * rows[max(rows)]['reference_heavy']:.1f} to {100 * rows[max(rows)]['arm_heavy']:.1f} %"
+    gains += ", not distinguishable" * (rows[max(rows)]["verdict"] != "better")
     assert f"Class {rows[max(rows)]['class']!r} gains most under heavy blur ({gains}); none is found worse." in text
     slight = [view for view in result["views"] if view["name"] in ("gaussian 0.5", "gaussian 1")]
     tile = text[text.index("Slight blur (gaussian 0.5, 1 px)") :]
@@ -601,7 +602,7 @@ def test_intervals_are_told_as_they_were_made(own: Path, tmp_path: Path) -> None
     result = json.loads((own.parent / "comparison.json").read_text())
     test, adjusted, _ = page_words.certainty_said(result)
     assert "groups of test images by heads" in test
-    assert adjusted.startswith("p of the 3 heavy views (*) is adjusted for looking at 3 of them (Holm); all other p")
+    assert adjusted.startswith("p of the 3 heavy views (*) is adjusted for looking at 3 of them (Holm); the other p")
     single = comparison.read(blurtrain.compare_runs(made_up(tmp_path)))
     test, adjusted, _ = page_words.certainty_said(single)
     assert "new test images" in test
@@ -616,6 +617,8 @@ def test_the_class_that_pays_is_named_where_it_is_found_worse() -> None:
     assert page_words._classes_line([ants, bees]) == [f"{said}; class 'ants' pays most (90.0 to 80.0 %)."]
     unsure = {**ants, "verdict": "not distinguishable"}
     assert page_words._classes_line([bees, unsure]) == [f"{said}; none is found worse."]
+    chance = page_words._classes_line([ants, {**bees, "verdict": "not distinguishable"}])
+    assert "(20.0 to 50.0 %, not distinguishable); class" in chance[0]
     assert page_words._classes_line([ants, ants])[0].startswith("No class gains under heavy blur; class 'ants' pays")
 
 
