@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blurtrain import comparison, page_answers, page_figures, page_images, page_parts, page_words, runs
+import numpy as np
+
+from blurtrain import comparison, page_answers, page_figures, page_images, page_parts, page_setup, page_words, runs
+from blurtrain.arms import TWICE
 from blurtrain.breakdown import KINDS
 from blurtrain.config import Config
 from blurtrain.errors import RunError
@@ -64,9 +67,29 @@ class Told:
         return self.reference.config.test_views
 
     @property
-    def heavy(self) -> list[str]:
-        """Names of the heavy views."""
-        return [view["name"] for view in self.result["views"] if view["heavy"]]
+    def heavy(self) -> tuple[Blur, ...]:
+        """The heavy views."""
+        heavy = {view["name"] for view in self.result["views"] if view["heavy"]}
+        return tuple(view for view in self.views if view.name in heavy)
+
+    @property
+    def slight(self) -> tuple[Blur, ...]:
+        """The views that are blurred, but no wider than the strongest copy."""
+        side, heavy = self.reference.side, self.heavy
+        widest = max((standard_deviation(copy, side) for copy in self.copies), default=0.0)
+        wide = {view["name"]: view["standard_deviation"] for view in self.result["views"]}
+        return tuple(view for view in self.views[1:] if wide[view.name] <= widest * ROOM and view not in heavy)
+
+    @property
+    def copies(self) -> set[Blur]:
+        """Blurs of the copies of all arms."""
+        return {copy for run in self.runs.values() for copy in run.config.copy_views}
+
+    @property
+    def always(self) -> float:
+        """Accuracy of always answering the most frequent class of the test split."""
+        counts = np.bincount(self.answers.labels)
+        return float(counts.max() / counts.sum())
 
 
 def write(folder: Path) -> Path:
@@ -145,18 +168,25 @@ def context(told: Told) -> Part:
     chosen = _chosen(told, order, SAMPLES if len(curves) <= MANY_CURVES else 1)
     album = page_images.album(told.reference, told.ids, told.files, _wanted(told, chosen))
     rows = page_words.gain_rows(result)
+    said = {"slight": page_setup.blurs_said(told.slight), "heavy": page_setup.blurs_said(told.heavy)}
     return {
-        "title": told.folder.name.removeprefix("compare-"),
+        "title": page_setup.headline(told.runs),
+        "id": told.folder.name.removeprefix("compare-"),
+        "setup": _setup(told),
+        "natives": [page_words.native_of(view, result) for view in result["views"]],
+        "certainty": page_words.certainty_said(result),
+        "always": told.always,
+        "example": told.reference.classes[0],
         "version": VERSION,
         "result": result,
         "counts": images_in_words(result).replace(" image", " test image"),
         "arm": told.arm,
         "styles": {name: place for place, name in enumerate(result["arms"])},
-        "findings": page_words.findings(result),
+        "findings": page_words.findings(result, said["heavy"]),
         "classes_said": page_words.classes_said(result),
-        "figures": page_words.key_figures(result),
+        "figures": page_words.key_figures(result, [view.name for view in told.slight], said),
         "charts": _charts(told, curves),
-        "marked": any(copy.curve in curves for copy in _copies(told)),
+        "marked": any(copy.curve in curves for copy in told.copies),
         "real_chart": _real_chart(told),
         "gains": rows,
         "forest": page_figures.forest(
@@ -164,9 +194,12 @@ def context(told: Told) -> Part:
             page_words.forest_alt(rows),
         ),
         "album": album,
-        "curves": curves,
+        "curves": {curve: _curve(told, places) for curve, places in curves.items()},
         "samples": [_card(told, album, place, told.views) for place in chosen["samples"]],
-        "cards": [_card(told, album, place, told.views) for place in chosen["dozen"]],
+        "cards": (cards := [_card(told, album, place, told.views) for place in chosen["dozen"]]),
+        "kinds": page_words.kinds_said(result["images"][told.arm], [card["kind"] for card in cards])
+        if result["images"]
+        else "",
         "stops": _stops(told, chosen["dozen"]),
         "grids": {kind: [_grid_card(told, album, place) for place in chosen[kind]] for kind in ("rescued", "lost")},
         "class_rows": page_words.class_rows(result),
@@ -175,6 +208,31 @@ def context(told: Told) -> Part:
         "layers": page_parts.layers(told.folder.parent, told.runs[told.arm].config),
         "evidence": page_parts.evidence(told.folder.parent, told.runs[told.arm].config),
         "made": page_parts.made(told.folder, told.runs),
+    }
+
+
+def _setup(told: Told) -> Part:
+    """What was compared with what, in words."""
+    example = next(iter(told.heavy or told.views[1:]))
+    heavy_is = told.result.get("heavy_is", TWICE)  # which older comparisons do not say
+    return {
+        "start": page_setup.start(told.runs),
+        "arms": page_setup.arms_said(told.runs),
+        "tested": page_setup.test_said(told.result, told.views),
+        "ranges": page_setup.ranges_said(told.slight, told.heavy, heavy_is),
+        "strengths": page_setup.strengths_said(told.views[1:], told.reference.side),
+        "native": page_setup.native_said(example, told.reference),
+        "power": page_words.power_said(told.result),
+    }
+
+
+def _curve(told: Told, places: Sequence[int]) -> Part:
+    """What the slider has of a blur: places of its views, what they measure, and where it starts."""
+    heavy = [told.result["views"][place]["heavy"] for place in places]
+    return {
+        "stops": " ".join(map(str, places)),
+        "measure": page_setup.measure(told.views[places[-1]]),
+        "start": heavy.index(True) if True in heavy else 0,
     }
 
 
@@ -205,7 +263,8 @@ def _wanted(told: Told, chosen: Mapping[str, Sequence[int]]) -> dict[int, list[B
 
 
 def _clearest(told: Told, place: int) -> str:
-    return page_words.clearest(told.answers, place, told.heavy, told.result["reference"], told.arm)
+    heavy = [view.name for view in told.heavy]
+    return page_words.clearest(told.answers, place, heavy, told.result["reference"], told.arm)
 
 
 def _card(told: Told, album: page_images.Album, place: int, views: Sequence[Blur]) -> Part:
@@ -247,25 +306,14 @@ def _stops(told: Told, dozen: Sequence[int]) -> list[Part]:
     return stops
 
 
-def _copies(told: Told) -> set[Blur]:
-    """Of all arms."""
-    return {copy for run in told.runs.values() for copy in run.config.copy_views}
-
-
 def _charts(told: Told, curves: Mapping[str, Sequence[int]]) -> list[Any]:
     """Accuracy against strength, one chart a blur."""
-    result, side = told.result, told.reference.side
-    copies = _copies(told)
-    widest = max((standard_deviation(copy, side) for copy in copies), default=0.0)
     charts = []
-    for curve, places in curves.items():
-        views = [result["views"][place] for place in places[1:]]
-        slight = [
-            view["strength"] for view in views if view["standard_deviation"] <= widest * ROOM and not view["heavy"]
-        ]
-        strengths = sorted(copy.strength for copy in copies if copy.curve == curve)
-        alt = page_words.curve_alt(result, curve)
-        charts.append(page_figures.accuracy(result, curve, max(slight, default=0.0), strengths, alt))
+    for curve in curves:
+        slight = max((view.strength for view in told.slight if view.curve == curve), default=0.0)
+        strengths = sorted(copy.strength for copy in told.copies if copy.curve == curve)
+        alt = page_words.curve_alt(told.result, curve, told.always)
+        charts.append(page_figures.accuracy(told.result, curve, slight, strengths, told.always, alt))
     return charts
 
 

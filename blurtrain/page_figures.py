@@ -76,7 +76,9 @@ def _dress(panel: Panel) -> None:
         label.set(color=INK, fontsize=10)
 
 
-def accuracy(comparison: Comparison, curve: str, slight: float, copies: Sequence[float], alt: str) -> Markup:
+def accuracy(
+    comparison: Comparison, curve: str, slight: float, copies: Sequence[float], always: float, alt: str
+) -> Markup:
     """Accuracy against the strength of one blur, with 95 % bands, and the ranges of slight and heavy blur marked.
 
     Args:
@@ -84,6 +86,7 @@ def accuracy(comparison: Comparison, curve: str, slight: float, copies: Sequence
         curve: The blur.
         slight: The strongest view that is no wider than the strongest copy; 0 where there is none.
         copies: Strengths of the copies that are of this blur.
+        always: Accuracy of always answering the most frequent class.
         alt: What the picture shows, in words.
     """
     views = [view for view in comparison["views"] if view["curve"] in (curve, CLEAN)]
@@ -107,6 +110,7 @@ def accuracy(comparison: Comparison, curve: str, slight: float, copies: Sequence
             clip_on=False,
             zorder=3,
         )
+    panel.axhline(100 * always, color=INK, linewidth=1.2, linestyle=(0, (1, 2)))
     _range(panel, 0.0, slight, "slight")
     heavy = [view["strength"] for view in views if view["heavy"]]
     if heavy:
@@ -156,7 +160,7 @@ def forest(rows: Sequence[tuple[str, int, Mapping[str, Any]]], alt: str) -> Mark
         rows: Name, place of the arm, and what it gains.
         alt: What the picture shows, in words.
     """
-    figure = _figure(6.4, 0.9 + ROW * len(rows))
+    figure = _figure(4.9, 0.9 + ROW * len(rows))  # on a telephone its letters are as large as those beside it
     panel = figure.subplots()
     for at, (_, place, gain) in enumerate(rows):
         colour, line = style(place)

@@ -19,11 +19,12 @@ from blurtrain.reading import pixels_of
 from blurtrain.reduction import reduced
 from blurtrain.runs import Run
 from blurtrain.sources import Part
-from blurtrain.views import Blur
+from blurtrain.views import CLEAN, Blur
 
 SIDES = (224, 160, 112, 80, 56, 40)  # px of a picture: the largest of which all fit
 MOST_BYTES = 2_000_000  # of all pictures together, before base64 adds a third
 QUALITY, EFFORT = 82, 2  # of WebP
+SMOOTH = 94  # the quality of blurred pictures, which have blocks below it, and take little space
 EXACT = 128  # px: smaller pictures are kept pixel by pixel, because each pixel can be seen
 
 Positions = Int64[np.ndarray, " _"]
@@ -173,7 +174,7 @@ def _encoded(
         encoded: dict[tuple[int, str], bytes] = {}
         size = 0
         for key, pixels in seen.items():
-            encoded[key] = _webp(pixels, side)
+            encoded[key] = _webp(pixels, side, QUALITY if key[1] == CLEAN.name else SMOOTH)
             size += len(encoded[key])
             if size > MOST_BYTES:
                 break
@@ -182,11 +183,11 @@ def _encoded(
     return side, {key: f"data:image/webp;base64,{base64.b64encode(data).decode()}" for key, data in encoded.items()}
 
 
-def _webp(pixels: UInt8[np.ndarray, "3 height width"], side: int) -> bytes:
+def _webp(pixels: UInt8[np.ndarray, "3 height width"], side: int, quality: int) -> bytes:
     image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     if image.width > side:
         image = image.resize((side, side), Image.Resampling.BOX)
-    return _saved(image, quality=QUALITY, lossless=image.width < EXACT)
+    return _saved(image, quality=quality, lossless=image.width < EXACT)
 
 
 def _saved(image: Image.Image, **options: int | bool) -> bytes:

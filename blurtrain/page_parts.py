@@ -1,17 +1,22 @@
 """Parts of a page that come from beside a comparison: layers, evidence, and how everything was made."""
 
+import base64
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blurtrain import layer_report, page_words, runs
-from blurtrain.config import Config
+import yaml
+
+from blurtrain import comparison, layer_report, page_words, runs
+from blurtrain.breakdown import CLASSES, IMAGES
+from blurtrain.config import EMBEDDED, Config
 from blurtrain.errors import RunError
 from blurtrain.files import read_sealed
 from blurtrain.layer_pictures import FIGURES
 from blurtrain.layer_words import number, plural
 from blurtrain.page_images import drawn
+from blurtrain.roots import HUB
 
 LAYERS, EVIDENCE = "layers.json", "evidence.json"  # what `blurtrain layers` and `blurtrain evidence` write last
 FAMILIES = "families"  # the section of evidence whose arms have copies of one family
@@ -115,12 +120,19 @@ def made(folder: Path, opened: Mapping[str, runs.Run]) -> Part:
     """How a comparison came about, and how to make it again."""
     last = list(opened.values())[-1]
     rows = {name: _facts(run) for name, run in opened.items()}
+    facts = {key: [rows[name][key] for name in opened] for key in next(iter(rows.values()))}
     return {
-        "facts": [(key, [rows[name][key] for name in opened]) for key in next(iter(rows.values()))],
-        "commands": commands(folder, opened),
-        "configs": [(name, (run.folder / runs.CONFIG).read_text(encoding="utf-8")) for name, run in opened.items()],
+        "differ": [(key, values) for key, values in facts.items() if len(set(values)) > 1],
+        "shared": [(key, values[0]) for key, values in facts.items() if len(set(values)) == 1],
+        "steps": steps(folder, opened),
+        "needed": list(opened)[-1:] if _is_pair(folder, opened) else list(opened),
+        "places": _places(last.config),
+        "configs": configs(opened),
+        "files": [str(folder / name) for name in (comparison.RESULT, "comparison.csv")],
+        "single": [str(folder / name) for name in (CLASSES, IMAGES)],
         "skipped": len(last.result.get("skipped", {})),
         "run": str(last.folder),
+        "version": last.result["versions"]["blurtrain"],
     }
 
 
@@ -129,10 +141,12 @@ def _facts(run: runs.Run) -> dict[str, str]:
     result, config = run.result, run.config
     head, images, backbone = result["head"], result["images"], result["backbone"]
     inputs, seeds = result["inputs"], {"views": config.data.view_seed}
-    if config.data.root == "glyphs":
+    if config.data.root == EMBEDDED:
         seeds["glyphs"] = config.data.glyphs.seed
     if config.cache is False:
         seeds["mini-batches"] = config.minibatch.seed
+    heads = head["heads"]
+    scored = f"{heads} are scored, one for each fold of a cross-validation" if heads > 1 else "1 is scored"
     return {
         "Run": str(run.folder),
         "Copies": ", ".join(result["copies"]) or "none",
@@ -140,10 +154,11 @@ def _facts(run: runs.Run) -> dict[str, str]:
         "Backbone": f"{backbone['name']}, {config.backbone.weights}, {run.side} x {run.side} px",
         "Backbone's fingerprint": backbone["fingerprint"][:SHORT],
         "Trained parameters": f"{result['trainable']['parameters']:,} a head",
+        "Classes weigh": "the same" if config.head.class_weights == "balanced" else "as many images as they have",
         "Solver": str(head["solver"]),
         "Steps": f"{head['iterations'] if 'iterations' in head else head['equal_steps']['steps']:,}",
         "L2 penalty": f"{head['l2']:g}" if "l2" in head else "none",
-        "Heads": f"{head['heads']} of folds, and one refitted",
+        "Heads": f"{scored}; a further one, trained on all training images, is the one that is exported",
         "Engine": str(result["engine"]),
         "Training images' fingerprint": inputs["training"][:SHORT],
         "Test images' fingerprint": inputs["test"][:SHORT],
@@ -152,20 +167,80 @@ def _facts(run: runs.Run) -> dict[str, str]:
     }
 
 
-def commands(folder: Path, opened: Mapping[str, runs.Run]) -> list[str]:
-    """What makes the comparison again, and what adds to its page."""
-    places = [run.folder for run in opened.values()]
-    config = list(opened.values())[-1].config
-    file = shlex.quote(str(places[-1] / runs.CONFIG))
-    pair = {config.baseline().run_folder.name, config.run_folder.name} == {place.name for place in places}
-    if pair and folder.name == config.comparison_folder.name:
-        again = [f"blurtrain compare --config {file}"]
+def _places(config: Config) -> Part:
+    """Where a config expects images and weights, and whether that is a place of one machine."""
+    root, weights = config.data.root, config.backbone.weights
+    lines = [
+        "images: drawn by blurtrain itself" if root == EMBEDDED else f"images: {root} (data.root)",
+        "weights: inside blurtrain" if weights == "embedded" else f"weights: {weights} (backbone.weights)",
+        *(f"{name}: {place} (extra_tests)" for name, place in config.extra_tests.items()),
+    ]
+    places = (root.removeprefix(HUB), weights, *config.extra_tests.values())
+    return {"lines": lines, "here": any(Path(place).is_absolute() for place in places)}
+
+
+def steps(folder: Path, opened: Mapping[str, runs.Run]) -> list[tuple[str, str]]:
+    """What makes a comparison again, in order: what each command does, and the command."""
+    places = {name: run.folder for name, run in opened.items()}
+    file = shlex.quote(str(list(places.values())[-1] / runs.CONFIG))
+    if _is_pair(folder, opened):
+        command = f"blurtrain compare --config {file}"
+        again = [("Trains what is missing, reuses what is stored, compares the arms, writes this page.", command)]
     else:
-        again = [f"blurtrain train --config {shlex.quote(str(place / runs.CONFIG))}" for place in places]
-        again.append(f"blurtrain compare {' '.join(shlex.quote(str(place)) for place in places)}")
+        again = [
+            (
+                f"Trains {name}, unless it is stored.",
+                f"blurtrain train --config {shlex.quote(str(place / runs.CONFIG))}",
+            )
+            for name, place in places.items()
+        ]
+        several = " ".join(shlex.quote(str(place)) for place in places.values())
+        again.append(("Compares them, and writes this page.", f"blurtrain compare {several}"))
     return [
         *again,
-        f"blurtrain layers --config {file}",
-        f"blurtrain evidence --config {file}",
-        f"blurtrain report {shlex.quote(str(folder))}",
+        ("Optional: what blur does at each convolution, in theory and measured.", f"blurtrain layers --config {file}"),
+        (
+            "Optional: the copies beside controls, other families, numbers and strengths of copies.",
+            f"blurtrain evidence --config {file}",
+        ),
+        (
+            "Writes this page anew, with what these two have found.",
+            f"blurtrain report {shlex.quote(str(folder))}",
+        ),
     ]
+
+
+def _is_pair(folder: Path, opened: Mapping[str, runs.Run]) -> bool:
+    """Whether a comparison is that of the last arm's config with its baseline, which one command makes."""
+    config = list(opened.values())[-1].config
+    pair = {config.baseline().run_folder.name, config.run_folder.name}
+    return pair == {run.folder.name for run in opened.values()} and folder.name == config.comparison_folder.name
+
+
+def configs(opened: Mapping[str, runs.Run]) -> list[Part]:
+    """The config of each arm: its text, line by line, with those of keys that differ between arms, and its bytes."""
+    texts = {name: (run.folder / runs.CONFIG).read_bytes() for name, run in opened.items()}
+    values = {name: yaml.safe_load(text) for name, text in texts.items()}
+    keys = dict.fromkeys(key for one in values.values() for key in one)
+    first = next(iter(values.values()))
+    differ = [key for key in keys if any(one.get(key) != first.get(key) for one in values.values())]
+    return [
+        {
+            "arm": name,
+            "place": str(opened[name].folder / runs.CONFIG),
+            "lines": _lines(text.decode(), differ),
+            "differ": differ,
+            "uri": f"data:text/yaml;charset=utf-8;base64,{base64.b64encode(text).decode()}",
+        }
+        for name, text in texts.items()
+    ]
+
+
+def _lines(text: str, differ: Sequence[str]) -> list[tuple[str, bool]]:
+    """Lines of a YAML file, and whether each is of one of some keys: a key and all that is indented below it."""
+    lines, marked = [], False
+    for line in text.splitlines():
+        if line[:1] not in (" ", "-", ""):
+            marked = line.partition(":")[0] in differ
+        lines.append((line, marked))
+    return lines

@@ -1,7 +1,8 @@
 """What a page says in words and in the rows of its tables, made from a comparison's numbers. No computation."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from blurtrain import report
@@ -9,19 +10,94 @@ from blurtrain.page_answers import Answers, Shift
 
 CLEAN = "clean"
 MOST_CLASSES = 1200  # rows of a table of classes: more would make the page too large
+MEAN = "mean of heavy *"  # a row of the gains
 CONFUSED = 20  # classes up to which a heat map has room, and rows of a table where there are more
 
 Comparison = Mapping[str, Any]
 Row = dict[str, Any]
 
 
-def findings(comparison: Comparison) -> list[str]:
-    """The result of each arm in two sentences."""
+def findings(comparison: Comparison, heavy_said: str) -> list[str]:
+    """The result of each arm: under heavy blur, on clean images, and which class gains and which one pays."""
     if not comparison["heavy_mean"]:
         return ["No view is heavy: none is at least twice as wide as the strongest copy."]
+    reference, clean = comparison["reference"], comparison["views"][0]["against_reference"]
+    said = []
+    for name, other in comparison["heavy_mean"]["against_reference"].items():
+        lines = [
+            f"Under heavy blur ({heavy_said}) {name} is {report.against(other, reference)}.",
+            f"On clean images it is {report.against(clean[name], reference)}.",
+            *_classes_line([row for row in comparison["classes"] if row["arm"] == name]),
+        ]
+        said.append("\n".join(lines))
+    return said
+
+
+def _classes_line(rows: Sequence[Row]) -> list[str]:
+    """The class that gains most and the one that pays most, from accuracy to accuracy."""
+    if len(rows) < 2:
+        return []
+    winner, payer = max(rows, key=itemgetter("difference")), min(rows, key=itemgetter("difference"))
+    unsure = "" if winner["verdict"] == "better" else ", not distinguishable"
+    gains = f"Class {winner['class']!r} gains most under heavy blur ({_from_to(winner)}{unsure})"
+    line = gains if winner["difference"] > 0 else "No class gains under heavy blur"
+    if payer["verdict"] == "worse":
+        return [f"{line}; class {payer['class']!r} pays most ({_from_to(payer)})."]
+    return [f"{line}; none is found worse."]
+
+
+def _from_to(row: Row) -> str:
+    return f"{percent(row['reference_heavy'])} to {percent(row['arm_heavy'])} %"
+
+
+def power_said(comparison: Comparison) -> str:
+    """What this many images and heads can show: docs/statistics.md has the formula."""
+    if not comparison["heavy_mean"]:
+        return ""
     clean = comparison["views"][0]["against_reference"]
-    heavy = comparison["heavy_mean"]["against_reference"]
-    return [report.finding(name, other, clean[name], comparison) for name, other in heavy.items()]
+    several = len(clean) > 1
+    parts = []
+    for name, other in comparison["heavy_mean"]["against_reference"].items():
+        heavy, plain = other["smallest_detectable"], clean[name]["smallest_detectable"]
+        if heavy is not None:
+            mild = "" if plain is None else f", and one of {100 * plain:.1f} on clean images,"
+            parts.append(
+                f"a true difference of {100 * heavy:.1f} points{f' of {name}' * several} under heavy blur{mild} "
+                "would be found in 80 of 100 such studies"
+            )
+    return f"How little can be seen: {'; '.join(parts)}; smaller ones less often." if parts else ""
+
+
+def certainty_said(comparison: Comparison) -> list[str]:
+    """What intervals, p and verdicts are: docs/statistics.md has the formulas."""
+    units = "test images" if comparison["groups"] == comparison["n_test"] else "groups of test images"
+    if comparison["heads"] > 1:
+        test = (
+            f"Test images and heads both vary: intervals and p are those of a study with new {units} and newly trained "
+            f"heads (two-way analysis of variance, {units} by heads, with Student's t)."
+        )
+    else:
+        test = f"Intervals and p are those of a study with new {units} (paired t test); the one head is taken as it is."
+    heavy = [view["name"] for view in comparison["views"] if view["heavy"]]
+    adjusted = []
+    if len(heavy) > 1:
+        adjusted.append(f"p of the {len(heavy)} heavy views (*) is adjusted for looking at {len(heavy)} of them (Holm)")
+    if len(comparison["real"]) > 1:
+        adjusted.append(f"p of the {len(comparison['real'])} sets of photographs is adjusted over these")
+    others = "; the other p of this table are not adjusted" if adjusted else "No p is adjusted"
+    return [
+        test,
+        f"{'; '.join(adjusted)}{others}. The verdict is better or worse where p is below 0.05.",
+        "The bands of the charts above are each arm's own. All arms see the same images, so judge a difference by its "
+        "interval here, not by whether bands overlap.",
+    ]
+
+
+def kinds_said(counts: Mapping[str, int], shown: Sequence[str | None]) -> str:
+    """How many images of each kind are shown, and how many there are."""
+    here = ", ".join(f"{list(shown).count(kind)} {kind}" for kind in counts)
+    every = ", ".join(f"{count:,}" for count in counts.values())
+    return f"{here}, in the proportions of all {sum(counts.values()):,} ({every})"
 
 
 def classes_said(comparison: Comparison) -> list[str]:
@@ -50,29 +126,55 @@ def interval(found: Mapping[str, Any]) -> str:
     return "unknown" if low is None else f"{signed(low)} to {signed(high)}"
 
 
-def key_figures(comparison: Comparison) -> list[Row]:
-    """The two means that the finding is about, each arm beside the reference."""
-    parts = [("Under heavy blur", comparison["heavy_mean"]), ("On clean images", comparison["views"][0])]
+def key_figures(comparison: Comparison, slight: Sequence[str], said: Mapping[str, str]) -> list[Row]:
+    """The means that the finding is about, each arm beside the reference.
+
+    Args:
+        comparison: The contents of comparison.json.
+        slight: Names of the slight views.
+        said: What slight and heavy blur are.
+    """
+    parts = [
+        (f"Heavy blur ({said['heavy']})", [comparison["heavy_mean"]] if comparison["heavy_mean"] else []),
+        (f"Slight blur ({said['slight']})", [view for view in comparison["views"] if view["name"] in slight]),
+        ("Clean images", comparison["views"][:1]),
+    ]
     return [
         {
             "name": name,
-            "arms": [(place, arm, percent(part["arms"][arm]["accuracy"])) for place, arm in enumerate(part["arms"])],
-            "gains": [(arm, signed(gain["difference"])) for arm, gain in part["against_reference"].items()],
+            "arms": [
+                (place, arm, percent(_mean(view["arms"][arm]["accuracy"] for view in some)))
+                for place, arm in enumerate(comparison["arms"])
+            ],
+            "gains": [
+                (arm, signed(_mean(view["against_reference"][arm]["difference"] for view in some)))
+                for arm in some[0]["against_reference"]
+            ],
         }
-        for name, part in parts
-        if part
+        for name, some in parts
+        if some
     ]
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Of views, which all have the same images and heads."""
+    found = list(values)
+    return sum(found) / len(found)
 
 
 def gain_rows(comparison: Comparison) -> list[Row]:
     """One row for each view, or mean of views, and arm; p is the adjusted one where there is one."""
-    named = [(report.label(view, comparison), view, comparison) for view in comparison["views"]]
+    named = [
+        (view["name"] + " *" * view["heavy"], native_of(view, comparison), view, comparison)
+        for view in comparison["views"]
+    ]
     if comparison["heavy_mean"]:
-        named.append(("mean of heavy *", comparison["heavy_mean"], comparison))
-    named += [(view["name"], view, view) for view in comparison["real"]]
+        named.append((MEAN, "", comparison["heavy_mean"], comparison))
+    named += [(view["name"], "", view, view) for view in comparison["real"]]
     return [
         {
             "view": name,
+            "native": native,
             "arm": arm,
             "place": place,
             "before": view["arms"][comparison["reference"]]["accuracy"],
@@ -81,9 +183,16 @@ def gain_rows(comparison: Comparison) -> list[Row]:
             "p": gain["p"] if gain["p_holm"] is None else gain["p_holm"],
             "n": counts["n_test"],
         }
-        for name, view, counts in named
+        for name, native, view, counts in named
         for place, (arm, gain) in enumerate(view["against_reference"].items(), 1)
     ]
+
+
+def native_of(view: Mapping[str, Any], comparison: Comparison) -> str:
+    """How strong a blur is in px of the files; nothing where that is the same, or it is not in px."""
+    scale = comparison["native_pixels_per_pixel"]
+    in_px = view["strength"] and not view["parameters"] and view["family"] != "psf"
+    return f"{view['strength'] * scale:.1f} px native" if in_px and scale != 1 else ""
 
 
 def class_rows(comparison: Comparison) -> list[Row]:
@@ -95,8 +204,8 @@ def class_rows(comparison: Comparison) -> list[Row]:
     return [{**row, "p": row["p"] if row["p_holm"] is None else row["p_holm"]} for row in rows]
 
 
-def curve_alt(comparison: Comparison, curve: str) -> str:
-    """What a curve of accuracy shows: where each arm begins and where it ends."""
+def curve_alt(comparison: Comparison, curve: str, always: float) -> str:
+    """What a curve of accuracy shows: where each arm begins and ends, beside one constant answer."""
     views = [view for view in comparison["views"] if view["curve"] in (curve, CLEAN)]
     last = views[-1]
     arms = "; ".join(
@@ -104,7 +213,7 @@ def curve_alt(comparison: Comparison, curve: str) -> str:
         f"to {percent(last['arms'][name]['accuracy'])} % at {last['name']}"
         for name in comparison["arms"]
     )
-    return f"Accuracy against {curve} blur: {arms}."
+    return f"Accuracy against {curve} blur: {arms}. Always answering the most frequent class is {percent(always)} %."
 
 
 def real_alt(comparison: Comparison) -> str:

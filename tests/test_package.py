@@ -97,7 +97,7 @@ LADDER = [
     *("deployed", "sharpness", "predictions", "model_card", "exporting"),
     *("layer_tables", "layer_words", "layer_gaps", "layer_report", "layer_pictures"),
     *("anatomy", "dissection", "needs", "forecast"),
-    *("page_answers", "page_images", "page_figures", "page_words", "page_parts", "page"),
+    *("page_answers", "page_images", "page_figures", "page_words", "page_setup", "page_parts", "page"),
     *("experiment", "layers", "sheets", "previews", "pretrain", "serving"),
     *("lookalikes", "scanning", "findings", "checking", "check_report"),
     *("endings", "commands", "tools", "cli"),

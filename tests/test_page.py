@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -16,22 +17,37 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from sklearn.metrics import confusion_matrix
 
 import blurtrain
+from blurtrain import (
+    comparison,
+    layers,
+    metrics,
+    page,
+    page_answers,
+    page_figures,
+    page_images,
+    page_parts,
+    page_setup,
+    page_words,
+    runs,
+)
 from blurtrain import experiment as experiments
-from blurtrain import layers, metrics, page, page_answers, page_figures, page_images, page_words, runs
 from blurtrain.blur import blur_pixels
 from blurtrain.cli import main
-from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
+from blurtrain.config import AugmentConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
 from blurtrain.decoding import Geometry
 from blurtrain.errors import RunError
 from blurtrain.opening import open_source
+from blurtrain.runs import Run
+from blurtrain.views import Blur
 from tests.browser import WIDTHS, Watched, browser, needs_chromium
 from tests.conftest import photograph
-from tests.test_comparison import made_up, make_run
+from tests.test_comparison import RESULT, made_up, make_run
 
 ODD = ("<b>\"ants\" & 'bees'", "line\nbreak", "naïve $x_1$ <script>")  # names of classes
 MOST_BYTES = 5_000_000
@@ -138,7 +154,10 @@ def test_headings_are_in_order_and_what_has_an_id_has_its_own(
 @needs_chromium
 def test_gains_are_those_of_the_comparison(chromium: Browser, own: Path) -> None:
     result = json.loads((own.parent / "comparison.json").read_text())
-    rows = cells(opened(chromium, own).page, "gains-table")
+    watched = opened(chromium, own).page
+    caption = watched.locator("#gains-table caption").inner_text()
+    assert f"{result['n_test']} test images in {result['groups']} groups, {result['heads']} heads an arm" in caption
+    rows = cells(watched, "gains-table")
     assert len(rows) == len(result["views"]) + 1
     for row, view in zip(
         rows, [*result["views"], {**result["heavy_mean"], "name": "mean of heavy", "heavy": True}], strict=True
@@ -147,13 +166,11 @@ def test_gains_are_those_of_the_comparison(chromium: Browser, own: Path) -> None
         p = gain["p"] if gain["p_holm"] is None else gain["p_holm"]
         assert row == [
             view["name"] + " *" * view["heavy"],
-            *(f"{100 * view['arms'][arm]['accuracy']:.1f}" for arm in ("baseline", "augmented")),
             f"{100 * gain['difference']:+.1f}",
             "{:+.1f} to {:+.1f}".format(*(100 * bound for bound in gain["ci95"])),
-            "<.001" if p < 0.001 else f"{p:.3f}",
             gain["verdict"],
-            str(result["n_test"]),
-            str(result["heads"]),
+            *(f"{100 * view['arms'][arm]['accuracy']:.1f}" for arm in ("baseline", "augmented")),
+            "<.001" if p < 0.001 else f"{p:.3f}",
         ]
 
 
@@ -167,6 +184,15 @@ def test_the_finding_stands_first(chromium: Browser, own: Path) -> None:
         assert f"{100 * gain['difference']:+.1f} points" in text
         for arm in part["arms"].values():
             assert f"{100 * arm['accuracy']:.1f}" in text
+        assert f"{100 * gain['smallest_detectable']:.1f}" in text[text.index("How little can be seen") :]
+    rows = {row["difference"]: row for row in result["classes"]}
+    gains = f"{100 * rows[max(rows)]['reference_heavy']:.1f} to {100 * rows[max(rows)]['arm_heavy']:.1f} %"
+    gains += ", not distinguishable" * (rows[max(rows)]["verdict"] != "better")
+    assert f"Class {rows[max(rows)]['class']!r} gains most under heavy blur ({gains}); none is found worse." in text
+    slight = [view for view in result["views"] if view["name"] in ("gaussian 0.5", "gaussian 1")]
+    tile = text[text.index("Slight blur (gaussian 0.5, 1 px)") :]
+    for arm in result["arms"]:
+        assert f"{100 * np.mean([view['arms'][arm]['accuracy'] for view in slight]):.1f}" in tile
 
 
 @needs_chromium
@@ -240,6 +266,8 @@ def test_slider_shows_the_stored_answers_and_the_image_through_that_blur(
     geometry = Geometry(64, 64)
     views = experiment.test_views
     assert int(slider.get_attribute("max") or 0) == len(views) - 1
+    assert views[int(slider.input_value())].name == HEAVY_VIEWS[0]  # where heavy blur begins
+    assert watched.locator("label[for=strength]").inner_text() == "Blur (gaussian sigma, px)"
     for stop, view in enumerate(views):
         slider.fill(str(stop))
         right = [0, 0]
@@ -280,6 +308,8 @@ def test_another_blur_of_the_slider_has_its_own_strengths(chromium: Browser, odd
     ):
         watched.locator("#curve").select_option(label=curve)
         assert watched.locator("#strength").get_attribute("max") == "2"
+        measure = {"gaussian": "gaussian sigma, px", "box": "box width, px"}[curve]
+        assert watched.locator("label[for=strength]").inner_text() == f"Blur ({measure})"
         for stop, name in enumerate(expected):
             watched.locator("#strength").fill(str(stop))
             captions = watched.locator(".cards .strip > li:visible figcaption span:first-child").all_inner_texts()
@@ -360,7 +390,11 @@ def test_heat_map_has_the_changes_of_all_pairs(chromium: Browser, own: Path, exp
     shown = cells(opened(chromium, own).page, "confusion-table")
     for label, line in enumerate(shown):
         assert line[0] == str(label)
-        assert [int(cell) for cell in line[1:]] == pytest.approx(100 * (after - before)[label], abs=0.5 + 1e-9)
+        change = [int(cell.split()[0]) for cell in line[1:]]
+        assert change == pytest.approx(100 * (after - before)[label], abs=0.5 + 1e-9)
+        ends = [cell.split()[1].split("→") if " " in cell or "\n" in cell else ("0", "0") for cell in line[1:]]
+        for place, shares in enumerate((before, after)):
+            assert [int(end[place]) for end in ends] == pytest.approx(100 * shares[label], abs=0.5 + 1e-9)
 
 
 def test_gaps_of_calibration_sum_to_the_calibration_error(experiment: Config) -> None:
@@ -425,8 +459,9 @@ def test_grids_show_what_changes_most_in_the_view_that_shows_it(experiment: Conf
 def test_same_inputs_same_bytes(odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (odd / "report.html").read_bytes()
     (odd / "report.html").unlink()
+    capsys.readouterr()
     assert main(["report", str(odd)]) == 0
-    assert capsys.readouterr().out == f"Page: {odd / 'report.html'}\n"
+    assert "(report.html)" in capsys.readouterr().out
     assert (odd / "report.html").read_bytes() == before
 
 
@@ -437,6 +472,234 @@ def test_a_comparison_whose_page_is_gone_gets_it_again(tmp_path: Path) -> None:
     (made / "report.html").unlink()
     assert blurtrain.compare_runs(folders) == made
     assert (made / "report.html").read_bytes() == before
+
+
+# what it says of the runs
+
+
+def run_of(config: Config, **changes: Any) -> Run:  # noqa: ANN401 - values of run.json
+    return Run(config.run_folder, config, {**RESULT, "classes": ["no", "yes"], **changes})
+
+
+BLURRED = Config(copies=(BlurGrid("gaussian", (1.0, 2.0)), BlurGrid("motion", (9.0,), angle=45.0)))
+DRAWN = AugmentConfig(pipeline={"transform": {"__class_fullname__": "HorizontalFlip", "p": 1.0}}, copies=2)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (BLURRED.baseline(), "trains on the images as they are."),
+        (
+            BLURRED,
+            "trains on the images as they are and 3 blurred copies of each "
+            "(gaussian 1, 2 px; motion at 45 degrees: 9 px).",
+        ),
+        (
+            replace(BLURRED, copies=(), augment=DRAWN),
+            "trains on the images as they are and 2 copies of each that an albumentations pipeline draws.",
+        ),
+        (
+            replace(BLURRED, copies=BLURRED.copies[:1], augment=DRAWN),
+            "trains on the images as they are and 2 blurred copies of each (gaussian 1, 2 px) and 2 copies of each "
+            "that an albumentations pipeline draws.",
+        ),
+        (
+            replace(BLURRED, duplicated=True),
+            "trains on the images as they are, each 4 times, unblurred, in place of copies "
+            "(gaussian 1, 2 px; motion at 45 degrees: 9 px): a control for having more images.",
+        ),
+        (
+            replace(BLURRED.baseline(), bn="adapt"),
+            "trains on the images as they are; before that, the statistics of the network's batch norms are taken anew "
+            "from all of these.",
+        ),
+        (
+            replace(BLURRED.baseline(), tune="head+bn", cache=False),
+            "trains on the images as they are; the network's batch norms are trained with the head, 386 numbers "
+            "together.",
+        ),
+        (
+            replace(BLURRED.baseline(), head=HeadConfig(class_weights="balanced")),
+            "trains on the images as they are; classes weigh the same, however many images each has.",
+        ),
+    ],
+)
+def test_every_kind_of_arm_is_told_in_a_sentence(config: Config, expected: str) -> None:
+    plain = run_of(BLURRED.baseline())
+    assert page_setup.arms_said({"baseline": plain, "arm": run_of(config)})["arm"] == expected
+    assert config.changes_backbone is ("arm below" in page_setup.start({"baseline": plain, "arm": run_of(config)}))
+
+
+def test_what_all_arms_share_is_said_once() -> None:
+    balanced = replace(BLURRED, head=HeadConfig(class_weights="balanced"))
+    arms = {"baseline": run_of(balanced.baseline()), "augmented": run_of(balanced)}
+    assert page_setup.start(arms) == (
+        "An arm is one way to train. Both train a small classifier (a head, 386 numbers) on the same imported glyphnet "
+        "and the same 8 training images in 2 classes; the network itself stays as it was imported (frozen). "
+        "Classes weigh the same, however many images each has."
+    )
+    assert "classes" not in page_setup.arms_said(arms)["augmented"]
+    assert page_setup.headline(arms) == "no, yes under blur: baseline and augmented"
+    many = {name: run_of(balanced, classes=[f"class {i}" for i in range(1000)]) for name in ("a", "b", "c")}
+    assert page_setup.headline(many) == "1,000 classes of glyphs under blur: 3 arms"
+
+
+@pytest.mark.parametrize(
+    ("grids", "expected", "strengths"),
+    [
+        ([BlurGrid("gaussian", (1.0, 0.5))], "gaussian 1, 0.5 px", "of gaussian blur its sigma"),
+        (
+            [BlurGrid("defocus", severity=(1, 3)), BlurGrid("box", (3.0,))],
+            "box 3 px; defocus severity 1, 3",
+            "of box blur its width, in px at the network's input, 64 x 64 px; of a severity one of ImageNet-C's five",
+        ),
+        ([BlurGrid(f, (3.0, 5.0)) for f in ("gaussian", "box", "defocus", "half-gaussian")], "box 3, 5 px; d", "its w"),
+        (
+            [BlurGrid("motion", (3.0, 5.0), angle=a) for a in (0.0, 30.0, 60.0, 90.0, 120.0)],
+            "10 strengths of 5 blurs",
+            "of motion blur its length",
+        ),
+    ],
+)
+def test_blurs_are_told_by_their_strengths(grids: list[BlurGrid], expected: str, strengths: str) -> None:
+    blurs = [blur for grid in grids for blur in grid.blurs(0)]
+    assert page_setup.blurs_said(blurs).startswith(expected)
+    assert strengths in page_setup.strengths_said(blurs, 64)
+
+
+def test_a_blur_is_as_wide_in_the_files_as_they_are_larger() -> None:
+    run = run_of(BLURRED, native_pixels_per_pixel=2.5)
+    said = page_setup.native_said(Blur("gaussian", 3.0), run)
+    assert "shorter side 160 px, resized to 64" in said
+    assert "gaussian 3 px is 7.5 px wide" in said
+    assert page_setup.native_said(Blur("gaussian", 3.0), run_of(BLURRED)) == ""  # files of the network's size
+
+
+@needs_chromium
+@pytest.mark.parametrize("which", ["own", "odd"])
+def test_words_are_defined_before_they_are_used(chromium: Browser, request: pytest.FixtureRequest, which: str) -> None:
+    path: Path = request.getfixturevalue(which)
+    watched = opened(chromium, path if which == "own" else path / "report.html").page
+    text = re.sub(r"\s+", " ", watched.locator("body").inner_text()).replace("Skip to the content", "")
+    for word, definition in (
+        ("arm", "An arm is one way to train"),
+        ("head", "a small classifier (a head, "),
+        ("cop(y|ies)", "blurred cop"),
+        ("heavy", "heavy blur ("),
+        ("slight", "slight blur ("),
+        ("sure", "sure on average"),
+        ("rescued", "Rescued: over all heavy strengths and heads together, more than half"),
+        ("Holm", "is adjusted for looking at"),
+        ("ECE", "ECE, the expected calibration error, is how far"),
+    ):
+        first = re.search(rf"\b{word}\b", text, re.IGNORECASE)
+        assert first is not None, word
+        defined = text.lower().index(definition.lower())
+        assert defined <= first.start() <= defined + len(definition) + 100, (word, text[first.start() - 40 :][:120])
+
+
+def test_intervals_are_told_as_they_were_made(own: Path, tmp_path: Path) -> None:
+    result = json.loads((own.parent / "comparison.json").read_text())
+    test, adjusted, _ = page_words.certainty_said(result)
+    assert "groups of test images by heads" in test
+    assert adjusted.startswith("p of the 3 heavy views (*) is adjusted for looking at 3 of them (Holm); the other p")
+    single = comparison.read(blurtrain.compare_runs(made_up(tmp_path)))
+    test, adjusted, _ = page_words.certainty_said(single)
+    assert "new test images" in test
+    assert adjusted.startswith("No p is adjusted.")  # of one heavy view
+    assert "paired t test" in page_words.certainty_said({**single, "heads": 1})[0]
+
+
+def test_the_class_that_pays_is_named_where_it_is_found_worse() -> None:
+    ants = {"class": "ants", "difference": -0.1, "verdict": "worse", "reference_heavy": 0.9, "arm_heavy": 0.8}
+    bees = {"class": "bees", "difference": 0.3, "verdict": "better", "reference_heavy": 0.2, "arm_heavy": 0.5}
+    said = "Class 'bees' gains most under heavy blur (20.0 to 50.0 %)"
+    assert page_words._classes_line([ants, bees]) == [f"{said}; class 'ants' pays most (90.0 to 80.0 %)."]
+    unsure = {**ants, "verdict": "not distinguishable"}
+    assert page_words._classes_line([bees, unsure]) == [f"{said}; none is found worse."]
+    chance = page_words._classes_line([ants, {**bees, "verdict": "not distinguishable"}])
+    assert "(20.0 to 50.0 %, not distinguishable); class" in chance[0]
+    assert page_words._classes_line([ants, ants])[0].startswith("No class gains under heavy blur; class 'ants' pays")
+
+
+def test_images_of_each_kind_are_counted(own: Path) -> None:
+    with (own.parent / "images.csv").open(encoding="utf-8", newline="") as file:
+        every = Counter(row["kind"] for row in csv.DictReader(file))
+    shown = Counter(row["kind"] for row in dozen(own.parent))
+    kinds = ("rescued", "lost", "right in both", "wrong in both")
+    said = page.context(page.read(own.parent))["kinds"]
+    assert said == (
+        f"{', '.join(f'{shown[kind]} {kind}' for kind in kinds)}, in the proportions of all {every.total():,} "
+        f"({', '.join(f'{every[kind]:,}' for kind in kinds)})"
+    )
+
+
+def test_one_constant_answer_is_as_right_as_its_class_is_frequent(odd: Path, own: Path) -> None:
+    for folder in (odd, own.parent):
+        told = page.read(folder)
+        rows = [row[0]["label"] for (_, view), row in stored(told.reference.folder).items() if view == "clean"]
+        share = Counter(rows).most_common(1)[0][1] / len(rows)
+        assert told.always == pytest.approx(share)
+        text = (folder / "report.html").read_text(encoding="utf-8")
+        assert f"most frequent class is {100 * share:.1f} %." in text
+
+
+@needs_chromium
+@pytest.mark.parametrize("which", ["own", "odd"])
+def test_configs_can_be_saved_and_what_differs_is_marked(
+    chromium: Browser, request: pytest.FixtureRequest, which: str
+) -> None:
+    path: Path = request.getfixturevalue(which)
+    folder = path.parent if which == "own" else path
+    told = page.read(folder)
+    watched = opened(chromium, folder / "report.html").page
+    links = watched.locator("a[download]")
+    files = [(run.folder / "config.yaml").read_bytes() for run in told.runs.values()]
+    configs = [yaml.safe_load(file) for file in files]
+    differ = {key for key in configs[0] if len({json.dumps(one[key]) for one in configs}) > 1}
+    assert links.count() == len(files)
+    for place, file in enumerate(files):
+        with watched.expect_download() as saved:
+            links.nth(place).click()
+        assert Path(saved.value.path()).read_bytes() == file
+        block = watched.locator("#repeat details").nth(place)
+        assert (block.locator("code").text_content() or "").strip() == file.decode().strip()
+        marked = "\n".join(block.locator("mark").all_text_contents())
+        assert set(yaml.safe_load(marked)) == differ
+
+
+def test_commands_are_told_in_their_order(own: Path, odd: Path, experiment: Config) -> None:
+    file = experiment.run_folder / "config.yaml"
+    pair = page.read(own.parent).runs
+    lines = [line for _, line in page_parts.steps(own.parent, pair)]
+    assert page_parts.made(own.parent, pair)["needed"] == ["augmented"]
+    assert lines[0] == f"blurtrain compare --config {shlex.quote(str(file))}"
+    several = page.read(odd).runs
+    assert page_parts.made(odd, several)["needed"] == list(several)
+    words = [shlex.split(line) for _, line in page_parts.steps(odd, several)]
+    assert [line[1] for line in words] == ["train", "train", "train", "compare", "layers", "evidence", "report"]
+    assert [Path(line[3]).parent for line in words[:3]] == [run.folder for run in several.values()]
+    assert [Path(folder) for folder in words[3][2:]] == [run.folder for run in several.values()]
+
+
+@needs_chromium
+@pytest.mark.parametrize("which", ["own", "odd"])
+def test_on_a_telephone_nothing_is_cut(chromium: Browser, request: pytest.FixtureRequest, which: str) -> None:
+    path: Path = request.getfixturevalue(which)
+    watched = opened(chromium, path if which == "own" else path / "report.html", WIDTHS[1]).page
+    for what in (".forest svg", ".samples .strip > li", ".command pre", ".command button", "caption"):
+        boxes = [box for one in watched.locator(what).all() if (box := one.bounding_box())]
+        assert boxes, what
+        assert max(box["x"] + box["width"] for box in boxes) <= WIDTHS[1], what
+    assert watched.evaluate(
+        "() => [...document.querySelectorAll('.command pre')].every(p => p.scrollWidth <= p.clientWidth)"
+    )
+    table = watched.locator(".scroll:has(> #gains-table)")
+    cell = watched.locator("#gains-table tbody th").first
+    before = cell.bounding_box()
+    table.evaluate("region => region.scrollLeft = 80")
+    assert table.evaluate("region => region.scrollLeft") == 80
+    assert cell.bounding_box() == before
 
 
 # what may be missing
@@ -497,7 +760,8 @@ def test_one_head_and_unknown_intervals(tmp_path: Path) -> None:
 def test_heads_that_were_trained_on_images_have_a_page(few: Config, tmp_path: Path) -> None:
     minibatch = replace(few.minibatch, epochs=1)
     config = replace(few, cache=False, minibatch=minibatch, runs=tmp_path / "runs")
-    facts = dict(page.context(page.read(blurtrain.compare(config)))["made"]["facts"])
+    made = page.context(page.read(blurtrain.compare(config)))["made"]
+    facts = {key: list(values) for key, values in made["differ"]} | {key: [one] * 2 for key, one in made["shared"]}
     heads = [runs.load_run(arm.run_folder).result["head"] for arm in (config.baseline(), config)]
     assert facts["Solver"] == ["AdamW", "AdamW"]
     assert facts["Steps"] == [str(head["equal_steps"]["steps"]) for head in heads]
@@ -522,6 +786,7 @@ def test_a_run_cut_short_and_a_folder_that_is_no_comparison_are_one_sentence(
     folders = made_up(tmp_path)
     made = blurtrain.compare_runs(folders)
     (folders[1] / runs.RESULT).unlink()
+    capsys.readouterr()
     assert main(["report", str(made)]) == 2
     assert re.fullmatch(
         r"blurtrain: error: \S+augmented is not finished: run blurtrain train .*\n", capsys.readouterr().err
