@@ -140,7 +140,8 @@ def after_recommend(out: Path, config: Config, found: Result) -> Ending:
     named = [OPTION, config.backbone.name] if is_function(config.backbone.name) else []
     files = [out, out.with_suffix(".json")]
     if not found["chosen"]:
-        return Ending("no copies that help", files, ["preview", "--config", out, *named])
+        costly = " at little cost on clean images" * bool(found["refused"])
+        return Ending(f"no copies that help{costly}", files, ["preview", "--config", out, *named])
     gain = f"{100 * found['expected']['heavy']['gain']['difference']:+.1f} points expected under heavy blur"
     name = f"{config.experiment}-recommended"
     following: Words = ["compare", "--config", out, "--name", name, *named]

@@ -261,17 +261,33 @@ def recommendation(found: Mapping[str, Any]) -> str:
         rows.append([", ".join(one["copies"]) or "none", *_judged(one["others"])])
     table = aligned(rows)
     lines += ["", table[0], "-" * max(map(len, table)), *table[1:], ""]
+    if found["refused"]:
+        lines += [_refusal(found["refused"])]
     if not chosen:
-        return "\n".join(
-            [*lines, "No copies are recommended: none gains more than a standard error at a clean cost below 1 point."]
-        )
+        other = "no other copies gain" if found["refused"] else "none gain"
+        return "\n".join([*lines, f"No copies are recommended: {other} more than a standard error under heavy blur."])
     heavy, clean = found["expected"]["heavy"]["gain"], found["expected"]["clean"]["gain"]
     lines += [
         f"Recommended: {', '.join(chosen)}.",
         f"Expected under heavy blur: {100 * heavy['difference']:+.1f} points ({_interval(heavy)}), {heavy['verdict']}; "
-        f"on clean images {100 * clean['difference']:+.1f} ({_interval(clean)}), {clean['verdict']}.",
+        f"on clean images {100 * clean['difference']:+.1f} ({_interval(clean)}), {clean['verdict']}: "
+        f"the copies {_changed(found['expected']['clean'])}.",
     ]
     return "\n".join(lines)
+
+
+def _refusal(refused: Mapping[str, Any]) -> str:
+    """What gains more than all that is recommended, and why it is not."""
+    heavy, clean = (100 * refused[key]["gain"]["difference"] for key in ("heavy", "clean"))
+    return (
+        f"Refused: {', '.join(refused['copies'])}, {heavy:+.1f} points under heavy blur on the images that chose, but "
+        f"{clean:+.1f} on clean ones, over a standard error below -1: they {_changed(refused['clean'])}."
+    )
+
+
+def _changed(clean: Mapping[str, Any]) -> str:
+    """What copies cost on clean images, counted."""
+    return f"lose {clean['lost']} and win {clean['won']} of {clean['images']} clean images"
 
 
 def _judged(figures: Mapping[str, Any]) -> Iterator[str]:

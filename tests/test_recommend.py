@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from jaxtyping import Int64, UInt8
+from scipy import stats
 
 from blurtrain import choosing, exhibits, experiment, images, preparation, runs, store, training
 from blurtrain.choosing import Tried
@@ -113,13 +114,100 @@ def test_best_needs_a_gain_and_no_clean_cost() -> None:
     start = tried(0, [1.0] * 100, none)
     better = tried(1, [1.0] * 100, [1.0] * 30 + [0.0] * 70)
     best = tried(1, [1.0] * 100, [1.0] * 50 + [0.0] * 50)
-    costly = tried(1, [0.0] * 2 + [1.0] * 98, [1.0] * 90 + [0.0] * 10)
+    costly = tried(1, [0.0] * 4 + [1.0] * 96, [1.0] * 90 + [0.0] * 10)
     assert choosing._best([better, best, costly], [start], units, everyone) is best
     assert choosing._best([costly], [start], units, everyone) is None
     noise = tried(1, [1.0] * 100, [1.0, *none[1:]])
     assert choosing._best([noise], [start], units, everyone) is None  # one image is its own standard error
     few = np.arange(100) < 30
     assert choosing._best([better, best], [start], units, few) is better  # the others are not looked at
+
+
+@pytest.mark.parametrize(
+    ("images", "lost", "won", "refused"),
+    [
+        (58, 1, 0, False),  # 1.7 points, but a single image
+        (20, 1, 0, False),
+        (58, 2, 0, True),  # 3.4 points, standard error 2.4
+        (58, 3, 1, False),  # as many net, of noisier copies: standard error 3.5
+        (10_000, 100, 0, False),  # 1 point
+        (10_000, 115, 0, True),  # 1.15, standard error 0.107
+        (58, 58, 0, True),  # no spread, no standard error
+        (1, 1, 0, True),
+    ],
+)
+def test_a_clean_cost_refuses_where_it_exceeds_a_point_by_more_than_its_standard_error(
+    images: int, lost: int, won: int, refused: bool
+) -> None:
+    before = np.ones(images)
+    before[lost : lost + won] = 0
+    after = np.ones(images)
+    after[:lost] = 0
+    error = stats.sem(before - after) if images > 1 else np.nan
+    assert ((before - after).mean() - 0.01 > np.nan_to_num(error)) == refused
+    units, everyone = np.arange(images), np.ones(images, bool)
+    start = tried(0, before.tolist(), [0.0] * images)
+    better = tried(1, after.tolist(), [1.0] * images)
+    best = choosing._best([better], [start], units, everyone)
+    assert best is (None if refused else better)
+    assert choosing._refused([start, better], [start], units, everyone) is (better if refused else None)
+
+
+def test_images_of_a_group_are_lost_together() -> None:
+    """Two of 58 images are refused alone, but one group of two is one piece of evidence."""
+    everyone, alone = np.ones(58, bool), np.arange(58)
+    start = tried(0, [1.0] * 58, [0.0] * 58)
+    better = tried(1, [0.0] * 2 + [1.0] * 56, [1.0] * 58)
+    assert choosing._best([better], [start], alone, everyone) is None
+    assert choosing._best([better], [start], alone // 2, everyone) is better
+
+
+def judged(*sets: Tried, chosen: int) -> dict[str, Any]:
+    """The answer where every second image chooses."""
+    chooses = np.arange(len(sets[0].clean)) % 2 == 0
+    path = sets[:1] if chosen == 0 else (sets[0], sets[chosen])
+    aims = (Blur("gaussian", 8.0),)
+    return choosing._result(Config(copies=()), path, sets, np.arange(len(chooses)), chooses, aims)
+
+
+def test_the_answer_counts_the_clean_images_that_are_lost() -> None:
+    one = [1.0, 0.0, *[1.0] * 114]  # image 1 is lost, which is among those that judge
+    found = judged(tried(0, [1.0] * 116, [0.5] * 116), tried(1, one, [0.6, 0.598] * 58), chosen=1)
+    text = exhibits.recommendation(found)
+    assert "Expected under heavy blur: +9.8 points" in text
+    assert "on clean images -1.7 (" in text
+    assert text.endswith(": the copies lose 1 and win 0 of 58 clean images.")
+    assert "Refused" not in text
+
+
+def test_the_answer_names_what_gains_more_and_is_refused() -> None:
+    lost = [float(i not in (0, 2, 4)) for i in range(116)]  # three that choose
+    start = tried(0, [1.0] * 115 + [0.0], [0.5] * 116)
+    costly, other = tried(2, [*lost[:-1], 1.0], [0.7, 0.8] * 58), tried(1, [1.0] * 116, [0.6, 0.5] * 58)
+    refusal = (
+        "Refused: gaussian 1, gaussian 2, +20.0 points under heavy blur on the images that chose, but -5.2 on clean "
+        "ones, over a standard error below -1: they lose 3 and win 0 of 58 clean images.\n"
+    )
+    for sets, chosen in (((start, costly, other), 2), ((start, costly), 0)):
+        text = exhibits.recommendation(judged(*sets, chosen=chosen))
+        assert refusal in text
+        assert ("No copies are recommended: no other copies gain more" in text) == (chosen == 0)
+    more = tried(1, [1.0] * 116, [0.9, 0.5] * 58)
+    assert "Refused" not in exhibits.recommendation(judged(start, costly, more, chosen=2))  # it gains less
+
+
+def test_own_copies_are_chosen_where_they_pass_the_same_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no candidate gains, and the config's own pair does, there is no "none that help" above its gain."""
+
+    def made_up(config: Config, copies: tuple[Blur, ...], *_: object) -> Tried:
+        own = copies == config.copy_views
+        return Tried(copies, np.ones(150), np.full(150, 0.9 if own else 0.5) - np.arange(150) / 1e4)
+
+    monkeypatch.setattr(choosing, "_try", made_up)
+    own = replace(config_in(tmp_path), copies=(BlurGrid("gaussian", (0.3, 0.7)),))
+    found = recommended(own, tmp_path)
+    assert found["chosen"] == ["gaussian 0.3", "gaussian 0.7"]
+    assert found["own"] == found["expected"]
 
 
 def test_candidates_are_slight_for_every_target() -> None:
