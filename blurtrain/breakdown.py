@@ -126,6 +126,17 @@ def _class_row(counts: Tally, arm: str, here: Int64[np.ndarray, " members"]) -> 
     }
 
 
+def largest_class(labels: Int64[np.ndarray, " images"], classes: Sequence[str]) -> dict[str, Any]:
+    """The most frequent class, the first of those that are: always answering it is right for this share of images.
+
+    Args:
+        labels: Class of each image.
+        classes: Names in the order of the labels.
+    """
+    images = np.bincount(labels)
+    return {"class": classes[images.argmax()], "images": int(images.max()), "share": float(images.max() / len(labels))}
+
+
 def image_counts(counts: Tally) -> dict[str, dict[str, int]]:
     """How many images of each kind there are, by arm."""
     return {

@@ -114,7 +114,8 @@ def compared(folders: Sequence[Path]) -> Compared:
             heavy_correct.append(correct)
     _adjust([view["against_reference"] for view in per_view if view["heavy"]])
     counts = breakdown.tally(heavy_correct, clean, labels, groups) if heavy_correct else None
-    result = _result(arms, per_view, heavy_correct, groups, counts)
+    largest = breakdown.largest_class(labels, reference.classes)
+    result = _result(arms, per_view, heavy_correct, groups, counts, largest)
     return Compared(result, arms, reference.classes, roster, counts)
 
 
@@ -124,19 +125,21 @@ def _result(
     heavy_correct: Sequence[Mapping[str, Bool[np.ndarray, "heads images"]]],
     groups: Shaped[np.ndarray, " images"],
     counts: breakdown.Tally | None,
+    largest: dict[str, JsonValue],
 ) -> dict[str, JsonValue]:
     return {
         "arms": {name: str(run.folder) for name, run in arms.runs.items()},
         "reference": arms.reference,
         "n_test": len(groups),
         "groups": len(np.unique(groups)),
+        "largest_class": largest,
         "heads": len(per_view[0]["arms"][arms.reference]["correct"]),
         "native_pixels_per_pixel": arms.runs[arms.reference].result["native_pixels_per_pixel"],
         "heavy_is": arms.heavy_is,
         "severities": table_in_words(arms.side) if any(view.severity for view in arms.views) else None,
         "views": per_view,
         "real": _real(arms),
-        "heavy_mean": _heavy_mean(arms, heavy_correct, groups) if heavy_correct else None,
+        "heavy_mean": _with_macro(_heavy_mean(arms, heavy_correct, groups), per_view) if heavy_correct else None,
         "equal_epochs": _equal_epochs(arms),
         "classes": breakdown.class_rows(counts, arms.runs[arms.reference].classes) if counts else None,
         "images": breakdown.image_counts(counts) if counts else None,
@@ -247,6 +250,13 @@ def _heavy_mean(
             if name != arms.reference
         },
     }
+
+
+def _with_macro(heavy_mean: dict[str, JsonValue], per_view: Sequence[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:
+    """The same with each arm's mean over classes, which has no interval."""
+    for name, arm in heavy_mean["arms"].items():
+        arm["macro_accuracy"] = float(np.mean([v["arms"][name]["macro_accuracy"] for v in per_view if v["heavy"]]))
+    return heavy_mean
 
 
 def _equal_epochs(arms: Arms) -> dict[str, JsonValue] | None:

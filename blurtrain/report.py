@@ -19,6 +19,7 @@ from blurtrain.views import REAL, Blur
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 SHORTFALL = 0.99  # a kernel narrower than this share of what its strength says is stated with its true width
 MOST_COLUMNS = 3  # panels side by side: more would be too small on a page
+UNEVEN = 1.5  # times as many test images in the largest class as in the smallest: then the mean over classes is told
 LINES = ("o-", "s--", "^-.", "D:", "v-")
 
 Comparison = Mapping[str, Any]
@@ -62,9 +63,23 @@ def images_in_words(counts: Mapping[str, Any]) -> str:
 
 def _sentences(comparison: Comparison) -> Iterator[str]:
     """All that stands below a table."""
+    yield from _levels(comparison)
     yield from _notes(comparison)
     yield from _real_lines(comparison)
     yield from breakdown_lines(comparison)
+
+
+def _levels(comparison: Comparison) -> Iterator[str]:
+    """What needs no image, and what classes of unequal size hide."""
+    largest = comparison.get("largest_class")  # which older comparisons do not have
+    if not largest:
+        return
+    yield f"Always answering {largest['class']!r} would give {100 * largest['share']:.1f}."
+    sizes = [row["images"] for row in comparison["classes"] or ()]
+    if sizes and max(sizes) > UNEVEN * min(sizes):
+        arms = comparison["heavy_mean"]["arms"].items()
+        means = ", ".join(f"{name} {100 * arm['macro_accuracy']:.1f}" for name, arm in arms)
+        yield f"Mean over classes (macro), mean of heavy: {means}; no interval is made for it."
 
 
 def _real_lines(comparison: Comparison) -> Iterator[str]:
@@ -321,6 +336,10 @@ def _draw_curves(panel: Any, views: Sequence[Mapping[str, Any]], comparison: Com
         if known:
             low, high = ([100 * ci[end] for _, ci in known] for end in (0, 1))
             panel.fill_between([s for s, _ in known], low, high, color=colour, alpha=0.15, linewidth=0)
+    largest = comparison.get("largest_class")  # which a network tested by itself does not have
+    if largest:
+        share = 100 * largest["share"]
+        shown[f"always {largest['class']!r}"] = panel.axhline(share, color="0.3", linestyle=":", linewidth=1)
     heavy = [view["strength"] for view in views if view["heavy"]]
     if heavy:
         shown["heavy blur"] = panel.axvspan(min(heavy), max(strengths), color="0.5", alpha=0.12, linewidth=0)

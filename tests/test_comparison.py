@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from blurtrain import comparison, experiment, runs, sweep
+from blurtrain import comparison, experiment, report, runs, sweep
 from blurtrain.arms import open_arms
 from blurtrain.config import BlurGrid, Config
 from blurtrain.errors import RunError
@@ -114,6 +114,41 @@ def strict(value: object) -> dict[str, Any]:
 
     loaded: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False), parse_constant=refuse)
     return loaded
+
+
+def test_guessing_and_the_mean_over_classes_by_hand(tmp_path: Path) -> None:
+    """Three images of class no, one of yes: (1/3 + 1) / 2 and (1/3 + 0) / 2 in the baseline's two heads."""
+    got = strict(comparison.compare_runs(made_up(tmp_path, labels=[0, 0, 0, 1])))
+    assert got["largest_class"] == {"class": "no", "images": 3, "share": 0.75}
+    macro = {name: arm["macro_accuracy"] for name, arm in got["heavy_mean"]["arms"].items()}
+    assert macro == pytest.approx({"baseline": 5 / 12, "augmented": 8 / 12})
+    lines = report.terminal_table(got).split("\n\n")[2].splitlines()
+    assert lines[:2] == [
+        "Always answering 'no' would give 75.0.",
+        "Mean over classes (macro), mean of heavy: baseline 41.7, augmented 66.7; no interval is made for it.",
+    ]
+
+
+@pytest.mark.parametrize(("labels", "told"), [([0, 1, 0, 1], False), ([1, 1, 1, 0, 0], False), ([1, 0, 1, 1], True)])
+def test_the_mean_over_classes_is_told_where_these_are_uneven(tmp_path: Path, labels: list[int], told: bool) -> None:
+    correct = {CLEAN: [[1] * len(labels)], HEAVY: [[1, *[0] * (len(labels) - 1)]]}
+    runs = [make_run(tmp_path / c.arm, c, correct, labels=labels) for c in (BASELINE, AUGMENTED)]
+    got = comparison.compare_runs(runs)
+    assert got["largest_class"]["class"] == ("yes" if sum(labels) > len(labels) / 2 else "no")
+    for text in (report.terminal_table(got), report.markdown_table(got)):
+        assert ("Mean over classes (macro)" in text) is told
+        assert "Always answering" in text
+
+
+def test_guessing_is_told_where_no_view_is_heavy(tmp_path: Path) -> None:
+    mild = replace(AUGMENTED, copies=(BlurGrid("gaussian", (1.5,)),))
+    runs = [
+        make_run(tmp_path / "a", mild.baseline(), BASELINE_CORRECT),
+        make_run(tmp_path / "b", mild, AUGMENTED_CORRECT),
+    ]
+    got = comparison.compare_runs(runs)
+    assert got["heavy_mean"] is None
+    assert "\n\nAlways answering 'no' would give 50.0.\n" in report.terminal_table(got)
 
 
 def t3_two_sided(t: float) -> float:

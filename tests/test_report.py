@@ -352,6 +352,22 @@ def test_unknown_intervals_and_no_heavy_view_break_no_picture(tmp_path: Path, co
     assert draw(tmp_path / "accuracy.png", comparison).size == (768, 528)
 
 
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
+@pytest.mark.parametrize("name", ["ants", "$_{", "日本"])
+def test_picture_has_a_dotted_line_where_guessing_stands(tmp_path: Path, comparison: dict[str, Any], name: str) -> None:
+    for view in comparison["views"]:
+        for arm in view["arms"].values():
+            arm.update(accuracy=0.95, ci95=[None, None])
+    rows = []
+    for share in (0.6, 0.8):
+        comparison["largest_class"] = {"class": name, "images": 60, "share": share}
+        pixels = np.asarray(draw(tmp_path / "level.png", comparison)).astype(int)
+        dark = (np.abs(pixels[:, 330:740] - 77).max(-1) < 60).sum(1)  # 0.3 of white, where no legend stands
+        rows.append(60 + int(dark[60:-60].argmax()))  # within the axes
+        assert 80 < dark[rows[-1]] < 330  # dots, not a whole line
+    assert 0.13 < (rows[0] - rows[1]) / pixels.shape[0] < 0.2
+
+
 def test_a_second_family_gets_a_panel(tmp_path: Path, comparison: dict[str, Any]) -> None:
     for view in deepcopy(comparison["views"][1:]):
         comparison["views"].append(view | {"family": "box", "curve": "box"})

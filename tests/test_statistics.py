@@ -169,10 +169,11 @@ def made_again(folders: dict[str, Path], views: Sequence[Blur], heavy: Sequence[
         "reference": first,
         "n_test": len(groups),
         "groups": len(set(groups.tolist())),
+        "largest_class": most_frequent(base.of("label", "clean", base.folds)[0].tolist()),
         "heads": len(base.folds),
         "native_pixels_per_pixel": 1,
         "views": rows,
-        "heavy_mean": heavy_mean(arms, heavy, groups),
+        "heavy_mean": heavy_mean(arms, heavy, groups, classes),
         "equal_epochs": None,
         "real": [],
         "severities": None,
@@ -246,7 +247,13 @@ def kinds(base: Predictions, stored: Predictions, heavy: Sequence[str]) -> dict[
     return found
 
 
-def heavy_mean(arms: dict[str, Predictions], heavy: Sequence[str], groups: np.ndarray) -> dict[str, Any]:
+def most_frequent(labels: list[int]) -> dict[str, Any]:
+    """By sorting: the commonest, the first of equal ones."""
+    counts = sorted(((-labels.count(label), label) for label in set(labels)), key=lambda pair: pair)
+    return {"class": str(counts[0][1]), "images": -counts[0][0], "share": -counts[0][0] / len(labels)}
+
+
+def heavy_mean(arms: dict[str, Predictions], heavy: Sequence[str], groups: np.ndarray, classes: int) -> dict[str, Any]:
     first, *others = arms
     means = {arm: sum(stored.correct(name) / len(heavy) for name in heavy) for arm, stored in arms.items()}
     errors = {arm: sum(1 - float(stored.correct(name).mean()) for name in heavy) for arm, stored in arms.items()}
@@ -256,6 +263,8 @@ def heavy_mean(arms: dict[str, Predictions], heavy: Sequence[str], groups: np.nd
             arm: {
                 **accuracy(np.asarray(means[arm]), groups),
                 "correct": np.sum([stored.correct(name).sum(axis=1) for name in heavy], axis=0).tolist(),
+                "macro_accuracy": sum(stored.metrics(name, classes)["macro_accuracy"] or 0 for name in heavy)
+                / len(heavy),
             }
             for arm, stored in arms.items()
         },
