@@ -133,8 +133,9 @@ def largest_class(labels: Int64[np.ndarray, " images"], classes: Sequence[str]) 
         labels: Class of each image.
         classes: Names in the order of the labels.
     """
-    images = np.bincount(labels)
-    return {"class": classes[images.argmax()], "images": int(images.max()), "share": float(images.max() / len(labels))}
+    counts = np.bincount(labels)
+    largest = int(counts.argmax())
+    return {"class": classes[largest], "images": int(counts[largest]), "share": float(counts[largest] / len(labels))}
 
 
 def image_counts(counts: Tally) -> dict[str, dict[str, int]]:

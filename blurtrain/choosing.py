@@ -241,9 +241,7 @@ def _result(
         "against": [view.name for view in aims],
         "images": {"choosing": int(chooses.sum()), "others": int((~chooses).sum())},
         "chosen": [view.name for view in chosen.copies],
-        "refused": {"copies": [view.name for view in refused.copies], **sets[frozenset(refused.copies)]["choosing"]}
-        if refused
-        else None,
+        "refused": sets[frozenset(refused.copies)] if refused else None,
         "expected": sets[frozenset(chosen.copies)]["others"],
         "own": sets[frozenset(config.copy_views)]["others"] if config.copies else None,
         "path": [[view.name for view in one.copies] for one in path],

@@ -278,10 +278,11 @@ def recommendation(found: Mapping[str, Any]) -> str:
 
 def _refusal(refused: Mapping[str, Any]) -> str:
     """What gains more than all that is recommended, and why it is not."""
-    heavy, clean = (100 * refused[key]["gain"]["difference"] for key in ("heavy", "clean"))
+    figures = refused["choosing"]
+    heavy, clean = (100 * figures[key]["gain"]["difference"] for key in ("heavy", "clean"))
     return (
         f"Refused: {', '.join(refused['copies'])}, {heavy:+.1f} points under heavy blur on the images that chose, but "
-        f"{clean:+.1f} on clean ones, over a standard error below -1: they {_changed(refused['clean'])}."
+        f"{clean:+.1f} on clean ones, over a standard error below -1: they {_changed(figures['clean'])}."
     )
 
 
