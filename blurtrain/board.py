@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a comparison: its finding and table, its charts, and images that copies rescue or lose."""
+"""What TensorBoard shows of a comparison: finding and table, heavy means, charts, images that copies rescue or lose."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +26,7 @@ from blurtrain.views import CLEAN, Blur
 
 CHARTED = ("accuracy", "nll", "ece")
 CATEGORY = "arms side by side"  # one for all comparisons: TensorBoard merges charts of one category, and drops doubles
+HEAVY_MEAN = "mean of heavy"  # no run knows it: what is heavy is measured by the copies of all arms
 MOST = 5  # images of a kind
 SHOWN = 3  # heavy views of an image, beside the clean one
 SIDES = (128, 256)  # px of a picture: smaller ones are magnified, larger ones made smaller, by whole factors
@@ -52,6 +53,8 @@ def write_comparison(folder: Path, compared: Compared, figures: Mapping[str, Pat
     """
     with Events(folder) as writer:
         writer.add_text("comparison", report.markdown_table(compared.result))
+        for arm, mean in (compared.result["heavy_mean"] or {"arms": {}})["arms"].items():
+            writer.add_scalar(f"{HEAVY_MEAN}/{arm}", mean["accuracy"], 0)
         writer.add_custom_scalars(layout(compared.arms.views))
         add_figures(writer, "comparison", figures)
         for tag, step, picture in _changed_images(compared):

@@ -206,6 +206,12 @@ def _transformed(pipeline: Transform, image: np.ndarray, sequence: np.random.See
     return result
 
 
+def in_words(view: Drawn) -> str:
+    """Names of what a pipeline applies, in its order, compositions left out."""
+    steps = _steps(json.loads(view.pipeline)["transform"])
+    return ", ".join(shorten_class_name(step[NAME]).rpartition(".")[2] for step in steps if "transforms" not in step)
+
+
 def saved(view: Drawn) -> dict[str, Any]:
     """What ``albumentations.save`` writes of a pipeline."""
     values: dict[str, Any] = build(view.pipeline).to_dict()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64, UInt8
 from safetensors.numpy import save_file
 
 from blurtrain import (
@@ -36,7 +36,7 @@ from blurtrain.scalars import final_metrics, scalars
 from blurtrain.views import CLEAN, Blur, RealView, View
 
 CHECKPOINT = ".checkpoint-"
-SAMPLES = 4  # test images shown in TensorBoard
+SAMPLES = 4  # test images shown in TensorBoard, of as many classes as there are
 
 
 def train(config: Config, ready: Prepared) -> Path:
@@ -275,6 +275,8 @@ def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows:
         "solver": trained.summary["solver"],
         "bn": config.bn,
         "tune": config.tune,
+        "class weights": config.head.class_weights,
+        "augment": _drawn_in_words(config),
         "strongest blur": strongest,
     }
     tensorboard.write_run(
@@ -291,15 +293,38 @@ def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows:
         loggers.write(config.loggers, scalars(trained.curves, rows), hyperparameters, final_metrics(rows, strongest))
 
 
+def _drawn_in_words(config: Config) -> str:
+    """What tells copies of one pipeline from those of another: their names are numbers alone."""
+    if not config.drawn_views:
+        return "none"
+    from blurtrain import pipelines  # imports albumentations, which takes seconds
+
+    return pipelines.in_words(config.drawn_views[0])
+
+
 def _samples(config: Config, ready: Prepared) -> dict[View, Float32[np.ndarray, "samples 3 height width"]]:
     """A few test images through every view."""
     loaded = ready.images
-    pixels = loaded.read_pixels(loaded.test[:SAMPLES])
-    really = {view: loaded.read_pixels(loaded.extra_tests[view.name][:SAMPLES]) for view in config.real_views}
+
+    def some(positions: Int64[np.ndarray, " images"]) -> UInt8[np.ndarray, "samples 3 height width"]:
+        return loaded.read_pixels(_spread(positions, loaded.labels[positions]))
+
+    pixels = some(loaded.test)
+    really = {view: some(loaded.extra_tests[view.name]) for view in config.real_views}
     return {
         **{view: blur_pixels(pixels, view) for view in config.test_views},
-        **{view: blur_pixels(some, CLEAN) for view, some in really.items()},
+        **{view: blur_pixels(sharp, CLEAN) for view, sharp in really.items()},
     }
+
+
+def _spread(
+    positions: Int64[np.ndarray, " images"], labels: Int64[np.ndarray, " images"]
+) -> Int64[np.ndarray, " samples"]:
+    """The first image of each class in turn, then the second of each, until there are enough."""
+    turns = np.zeros(len(positions), np.int64)
+    for label in np.unique(labels):
+        turns[labels == label] = np.arange(np.count_nonzero(labels == label))
+    return positions[np.lexsort((labels, turns))[:SAMPLES]]
 
 
 def _adapted(backbone: backbones.FrozenBackbone, trained: heads.Trained) -> str:

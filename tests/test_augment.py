@@ -591,3 +591,10 @@ def test_the_pages_program_saves_what_the_page_was_run_with(tmp_path: Path, monk
     given = AugmentConfig("mine.json")
     assert isinstance(given.pipeline, dict)
     pipelines.check(view(given.pipeline), 64)
+
+
+def test_a_pipeline_is_told_by_what_it_applies() -> None:
+    one_of = {NAME: "OneOf", "p": 1.0, "transforms": [step("GaussNoise"), step(KERNEL, family="box", strength=[1, 2])]}
+    told = pipelines.in_words(view(composed(step("HorizontalFlip"), one_of)))
+    assert told == "HorizontalFlip, GaussNoise, KernelBlur"
+    assert pipelines.in_words(view({"transform": step("albumentations.NoOp")})) == "NoOp"

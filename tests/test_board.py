@@ -284,6 +284,17 @@ def test_an_image_that_has_changed_is_not_shown(experiment: Config) -> None:
     assert first != second
 
 
+def test_the_line_to_quote_is_a_scalar_of_each_arm(experiment: Config) -> None:
+    """Counted from predictions.parquet: correct answers of the folds' heads on gaussian 2, 2.5 and 3."""
+    events = read(experiment.comparison_folder)
+    for config in (experiment.baseline(), experiment):
+        (point,) = events.Scalars(f"mean of heavy/{config.arm}")
+        rows = pq.read_table(config.run_folder / "predictions.parquet").to_pylist()
+        right = [row["predicted"] == row["label"] for row in rows if row["strength"] >= 2 and row["head"] != "refit"]
+        assert (point.step, point.value) == (0, pytest.approx(sum(right) / len(right)))
+    assert len(events.Tags()["scalars"]) == 2
+
+
 def test_charts_match_one_tag_each(experiment: Config) -> None:
     """Of the tags that an arm has, each chart shows the one that its title names."""
     tags = read(experiment.run_folder).Tags()["scalars"]

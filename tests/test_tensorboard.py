@@ -115,6 +115,8 @@ def test_hparams_show_the_arm_beside_its_final_metrics(arms: dict[str, EventAccu
         result = json.loads((config.run_folder / "run.json").read_text())
         assert start.hparams["arm"].string_value == arm
         assert start.hparams["copies"].string_value == (", ".join(result["copies"]) or "none")
+        assert start.hparams["class weights"].string_value == "none"
+        assert start.hparams["augment"].string_value == "none"
         assert start.hparams["l2"].number_value == result["head"]["l2"]
         declared = metadata.parse_experiment_plugin_data(
             events.SummaryMetadata("_hparams_/experiment").plugin_data.content
@@ -173,6 +175,34 @@ def test_test_images_are_shown_through_every_view(arms: dict[str, EventAccumulat
             assert picture.size == (training.SAMPLES * 64, 64)  # side by side
             spread.append(np.asarray(picture).astype(float).std())
     assert spread == sorted(spread, reverse=True)  # blur takes contrast away
+
+
+def test_sample_images_are_of_as_many_classes_as_there_are(
+    arms: dict[str, EventAccumulator], experiment: Config
+) -> None:
+    """The first of each of the first four digits, by the names in the run's own files."""
+    loaded = preparation.prepare(experiment).images
+    names = [loaded.names[position] for position in loaded.test]
+    labels = loaded.labels[loaded.test].tolist()
+    expected = [loaded.read_pixels(loaded.test[[labels.index(label)]])[0] for label in range(training.SAMPLES)]
+    clean = arms["baseline"].Images("test images/gaussian")[0]
+    with Image.open(io.BytesIO(clean.encoded_image_string)) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), np.concatenate(expected, axis=2).transpose(1, 2, 0))
+    assert len(set(names)) == len(labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "chosen"),
+    [
+        ([0, 0, 0, 0, 0, 1, 1, 2], [0, 5, 7, 1]),  # three classes, then the second of the first
+        ([5, 5, 5, 4, 3, 2, 1, 0], [7, 6, 5, 4]),
+        ([1, 1, 0], [2, 0, 1]),  # fewer images than are shown
+        ([2, 2, 2, 2, 2], [0, 1, 2, 3]),
+    ],
+)
+def test_samples_are_dealt_class_by_class(labels: list[int], chosen: list[int]) -> None:
+    positions = 100 - np.arange(len(labels))  # in any order
+    assert training._spread(positions, np.array(labels)).tolist() == positions[chosen].tolist()
 
 
 def test_each_folder_has_exactly_one_event_file(experiment: Config) -> None:
