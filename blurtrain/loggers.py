@@ -1,5 +1,6 @@
 """Loggers of Lightning, named by class path in a config, that are given what TensorBoard is given of a run."""
 
+import inspect
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
@@ -13,6 +14,7 @@ from blurtrain.scalars import Scalar
 from blurtrain.trust import require_allowed_logger
 
 Named = Mapping[str, Mapping[str, Any]]
+NAMES = ("run_name", "name")  # what a class may call the name of a run; the first that it takes
 PACKAGES = {"CometLogger": "comet-ml", "LitLogger": "litlogger", "MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
 
 
@@ -24,28 +26,32 @@ def check(named: Named) -> None:
             library, or does not take its arguments.
     """
     for path, arguments in named.items():
-        _made(path, arguments)
+        _made(path, arguments, "checked")
 
 
 def write(
-    named: Named, scalars: Iterable[Scalar], hyperparameters: Mapping[str, Any], final: Mapping[str, float]
+    named: Named, run: str, scalars: Iterable[Scalar], hyperparameters: Mapping[str, Any], final: Mapping[str, float]
 ) -> None:
-    """Give every logger the numbers of a run, a step at a time.
+    """Give every logger the numbers of a run, a step at a time, and say which ones were.
 
     A logger that fails now is told of and left: what was trained must not be lost with a server that does not answer.
 
     Args:
         named: Arguments of each logger by its class path.
+        run: Its name, for each logger that takes one and was given none: else arms are not told apart.
         scalars: Tag, step and value, as `blurtrain.scalars.scalars` gives them.
         hyperparameters: Of the run.
         final: Its final metrics.
     """
-    points = list(scalars)
+    points, done = list(scalars), []
     for path, arguments in named.items():
         try:
-            _write(_made(path, arguments), points, hyperparameters, final)
+            _write(_made(path, arguments, run), points, hyperparameters, final)
+            done.append(path.rpartition(".")[2])
         except Exception as error:  # whatever a logger's server, disk or library may raise
             say(f"{path} failed and is left out: {one_line(str(error)) or type(error).__name__}")
+    if done:
+        say(f"{run}: logged by {', '.join(done)}")
 
 
 def _write(
@@ -64,7 +70,7 @@ def _write(
         finish()
 
 
-def _made(path: str, arguments: Mapping[str, Any]) -> Logger:
+def _made(path: str, arguments: Mapping[str, Any], run: str) -> Logger:
     require_allowed_logger(path)
     place, _, name = path.rpartition(".")
     kind = own_code.found(place, name, f"loggers: {path}", ConfigError) if place else None
@@ -74,7 +80,7 @@ def _made(path: str, arguments: Mapping[str, Any]) -> Logger:
             "pytorch_lightning.loggers.CSVLogger"
         )
     try:
-        return kind(**arguments)
+        return kind(**_named(kind, arguments, run))
     except ImportError as error:
         package = PACKAGES.get(name)
         way_on = f"pip install {package}" if package else f"install it ({one_line(str(error)).strip()})"
@@ -84,3 +90,9 @@ def _made(path: str, arguments: Mapping[str, Any]) -> Logger:
         raise ConfigError(
             f"loggers: {path} does not take {given} ({own_code.said(error)}): see its documentation"
         ) from error
+
+
+def _named(kind: type[Logger], arguments: Mapping[str, Any], run: str) -> dict[str, Any]:
+    """The arguments, with the run's name where the class takes one and none is given."""
+    taken = [name for name in NAMES if name in inspect.signature(kind).parameters][:1]
+    return {**dict.fromkeys(taken, run), **arguments}

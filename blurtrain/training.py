@@ -290,7 +290,8 @@ def _write_events(config: Config, ready: Prepared, trained: heads.Trained, rows:
     if config.loggers:
         from blurtrain import loggers  # imports Lightning's, which take a second
 
-        loggers.write(config.loggers, scalars(trained.curves, rows), hyperparameters, final_metrics(rows, strongest))
+        final = final_metrics(rows, strongest)
+        loggers.write(config.loggers, config.run_folder.name, scalars(trained.curves, rows), hyperparameters, final)
 
 
 def _drawn_in_words(config: Config) -> str:

@@ -102,6 +102,36 @@ def test_csv_has_the_numbers_of_the_sweep(few: Config, tmp_path: Path) -> None:
         assert hyperparameters["arm"] == config.arm
 
 
+@pytest.mark.usefixtures("few_runs")
+def test_arms_are_told_apart_where_no_name_is_given(
+    few: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {CSV: {"save_dir": str(tmp_path / "logs")}}
+    blurtrain.compare(replace(few, runs=tmp_path / "runs", loggers=given))
+    said = capsys.readouterr().err.splitlines()
+    names = [arm.run_folder.name for arm in (few.baseline(), few)]
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == sorted(names)
+    for name in names:
+        folder = tmp_path / "logs" / name / "version_0"
+        assert yaml.safe_load((folder / "hparams.yaml").read_text())["arm"] == name.removeprefix(f"{few.experiment}-")
+        assert said.count(f"{name}: logged by CSVLogger") == 1
+
+
+@pytest.mark.parametrize("given", [{}, {"name": "mine"}, {"name": None}])
+def test_each_logger_has_the_run_as_its_own_class_calls_it(tmp_path: Path, given: dict[str, Any]) -> None:
+    from pytorch_lightning.loggers import CometLogger, CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
+    from blurtrain import loggers
+
+    for kind in (CSVLogger, TensorBoardLogger, WandbLogger):
+        assert loggers._named(kind, {"save_dir": "x", **given}, "run") == {"save_dir": "x", "name": "run", **given}
+    assert loggers._named(MLFlowLogger, {"experiment_name": "x"}, "run") == {"experiment_name": "x", "run_name": "run"}
+    assert loggers._named(MLFlowLogger, {"run_name": "x"}, "run") == {"run_name": "x"}
+    assert loggers._named(CometLogger, {"project": "x"}, "run") == {"project": "x"}
+    logger = loggers._made("pytorch_lightning.loggers.TensorBoardLogger", {"save_dir": str(tmp_path), **given}, "run")
+    assert logger.name == ({"name": "run", **given}["name"] or "")
+
+
 @pytest.mark.usefixtures("quiet", "few_runs")
 def test_a_logger_changes_no_result(few: Config, tmp_path: Path) -> None:
     logged = replace(few, loggers={CSV: {"save_dir": str(tmp_path)}})
@@ -122,7 +152,7 @@ def test_an_own_logger_is_run_where_the_command_line_names_it(
     assert not (own / "was_run").exists()
     assert main([*words, "--loggers", "{mylogs.Lines: {file: lines.txt}}"]) == 0
     lines = (own / "lines.txt").read_text().splitlines()
-    assert lines[0].startswith("hyperparameters ['arm', 'backbone',")
+    assert lines[0].startswith("hyperparameters ['arm', 'augment', 'backbone',")
     assert lines[-1].startswith("0 {'test/accuracy clean'")
 
 
@@ -144,7 +174,9 @@ def test_what_a_logger_is_given_stands_in_no_file_and_no_sentence(
 def test_a_logger_that_fails_later_loses_no_run(few: Config, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     named = "{mylogs.Lines: {file: lines.txt, fails: true}}"
     assert main([*words_of(few, own), "--loggers", named]) == 0
-    assert "mylogs.Lines failed and is left out: no server answers" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "mylogs.Lines failed and is left out: no server answers" in said
+    assert "logged by" not in said
     assert runs.is_finished(replace(few, runs=own / "runs"))
 
 
