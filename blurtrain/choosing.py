@@ -188,7 +188,7 @@ def _best(
 ) -> Tried | None:
     """The set that gains most on the images that choose, if it gains more than a standard error and costs little."""
     allowed = [one for one in step if not _costs(one, path[0], units, chooses)]
-    best = max(allowed, key=lambda one: float(one.heavy[chooses].mean()), default=None)
+    best = _foremost(allowed, chooses)
     return best if best and _gains(best, path[-1], units, chooses) else None
 
 
@@ -197,7 +197,12 @@ def _refused(
 ) -> Tried | None:
     """The set that gains most beside the chosen one, but costs too much on clean images."""
     costly = [one for one in tried if _costs(one, path[0], units, chooses) and _gains(one, path[-1], units, chooses)]
-    return max(costly, key=lambda one: float(one.heavy[chooses].mean()), default=None)
+    return _foremost(costly, chooses)
+
+
+def _foremost(sets: Sequence[Tried], chooses: Bool[np.ndarray, " images"]) -> Tried | None:
+    """The set that is right most often under heavy blur."""
+    return max(sets, key=lambda one: float(one.heavy[chooses].mean()), default=None)
 
 
 def _gains(one: Tried, before: Tried, units: np.ndarray, chooses: Bool[np.ndarray, " images"]) -> bool:

@@ -2846,6 +2846,63 @@ BUGS = (
         "test_page.py::test_configs_can_be_saved_and_what_differs_is_marked",
         "what tells the arms apart is lost among what they share",
     ),
+    # guessing, what copies cost, and names of runs
+    Bug(
+        "guessing counted over classes",
+        "breakdown",
+        "float(counts[largest] / len(labels))",
+        "float(counts[largest] / len(counts))",
+        "test_comparison.py::test_guessing_and_the_mean_over_classes_by_hand",
+        "The share of the largest class would be no share of the images.",
+    ),
+    Bug(
+        "mean over classes of all views",
+        "comparison",
+        'for v in per_view if v["heavy"]',
+        "for v in per_view",
+        "test_comparison.py::test_guessing_and_the_mean_over_classes_by_hand",
+        "The clean view would be in a mean that is called heavy.",
+    ),
+    Bug(
+        "clean cost without its limit",
+        "choosing",
+        "mean.estimate - limit > (",
+        "mean.estimate > (",
+        "test_recommend.py::test_a_clean_cost_refuses_where_it_exceeds_a_point_by_more_than_its_standard_error",
+        "With many images, copies that cost less than a point would be refused.",
+    ),
+    Bug(
+        "clean cost against the last step",
+        "choosing",
+        "if not _costs(one, path[0], units, chooses)",
+        "if not _costs(one, path[-1], units, chooses)",
+        "test_recommend.py::test_costs_of_several_copies_add_up",
+        "Four copies might cost four points on clean images.",
+    ),
+    Bug(
+        "won images called lost",
+        "choosing",
+        '"lost": int((change < 0).sum())',
+        '"lost": int((change > 0).sum())',
+        "test_recommend.py::test_the_answer_counts_the_clean_images_that_are_lost",
+        "The sentence would say that copies cost nothing.",
+    ),
+    Bug(
+        "samples of one class",
+        "training",
+        "np.lexsort((labels, turns))",
+        "np.lexsort((turns, labels))",
+        "test_tensorboard.py::test_samples_are_dealt_class_by_class",
+        "TensorBoard would show four images of the first class.",
+    ),
+    Bug(
+        "a logger's given name replaced",
+        "loggers",
+        "{**dict.fromkeys(taken, run), **arguments}",
+        "{**arguments, **dict.fromkeys(taken, run)}",
+        "test_loggers.py::test_each_logger_has_the_run_as_its_own_class_calls_it",
+        "What a user names his run would be ignored.",
+    ),
 )
 
 

@@ -153,6 +153,16 @@ def test_a_clean_cost_refuses_where_it_exceeds_a_point_by_more_than_its_standard
     assert choosing._refused([start, better], [start], units, everyone) is (better if refused else None)
 
 
+def test_costs_of_several_copies_add_up() -> None:
+    """Two images of 100 lost, then two more: each step is small, the sum is not."""
+    units, everyone = np.arange(100), np.ones(100, bool)
+    start, first, second = (
+        tried(copies, [0.0] * 2 * copies + [1.0] * (100 - 2 * copies), [copies / 4] * 100) for copies in range(3)
+    )
+    assert choosing._best([first], [start], units, everyone) is first
+    assert choosing._best([second], [start, first], units, everyone) is None
+
+
 def test_images_of_a_group_are_lost_together() -> None:
     """Two of 58 images are refused alone, but one group of two is one piece of evidence."""
     everyone, alone = np.ones(58, bool), np.arange(58)
