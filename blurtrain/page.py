@@ -176,6 +176,7 @@ def context(told: Told) -> Part:
         "natives": [page_words.native_of(view, result) for view in result["views"]],
         "certainty": page_words.certainty_said(result),
         "always": told.always,
+        "below": page_words.below_said(result, told.always),
         "example": told.reference.classes[0],
         "version": VERSION,
         "result": result,

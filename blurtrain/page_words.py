@@ -309,3 +309,14 @@ def confusion_said(changes: Sequence[Shift], classes: Sequence[str], reference: 
                 f"The largest change{what}: {classes[one.label]!r} {taken} in {percent(one.before)} % of answers by "
                 f"{reference} and in {percent(one.after)} % by {arm}."
             )
+
+
+def below_said(comparison: Comparison, always: float) -> str:
+    """Where an arm is no better than one that always gives the same answer, without a look at any image."""
+    start = f"Always answering the most frequent class would be right on {percent(always)} %"
+    parts = []
+    for arm in comparison["arms"]:
+        names = [view["name"] for view in comparison["views"] if view["arms"][arm]["accuracy"] <= always]
+        if names:
+            parts.append(f"{arm} is not above that at {', '.join(names)}")
+    return f"{start}; {'; '.join(parts) or 'every arm is above that in every view'}."

@@ -877,3 +877,20 @@ def test_layers_and_evidence_join_the_page_when_they_are_there(chromium: Browser
     other = replace(tried, sweep=(BlurGrid("gaussian", (0.0, 2.0)),), name="other")
     shutil.copytree(tried.folder("layers"), other.folder("layers"))
     assert 'id="layers"' not in (blurtrain.compare(other) / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("always", "said"),
+    [
+        (0.1, "; every arm is above that in every view."),
+        (0.6, "; b is not above that at clean; c is not above that at clean, gaussian 2."),
+    ],
+)
+def test_where_looking_at_images_is_no_use_is_said(always: float, said: str) -> None:
+    accuracies = {"clean": {"a": 0.9, "b": 0.6, "c": 0.5}, "gaussian 2": {"a": 0.7, "b": 0.7, "c": 0.2}}
+    views = [
+        {"name": name, "arms": {arm: {"accuracy": accuracy} for arm, accuracy in arms.items()}}
+        for name, arms in accuracies.items()
+    ]
+    made = page_words.below_said({"arms": {"a": "", "b": "", "c": ""}, "views": views}, always)
+    assert made == f"Always answering the most frequent class would be right on {100 * always:.1f} %{said}"
