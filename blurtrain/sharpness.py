@@ -1,14 +1,15 @@
 """How sharp an image is, and which blur of a run's sweep it resembles: medians and quantiles over its test images.
 
 The measure compares scales, so that neither contrast nor brightness plays a part. With y the grey image at network
-size, mirrored at its borders, G_p a Gaussian of p px, and E_p the mean square of the differences between neighbours of
-G_p y, plus a thousandth of a squared grey level, which only keeps an image without contrast at 0,
+size, mirrored at its borders, G_p a Gaussian of p px at 224 px (of as many more in a larger image), and E_p the mean
+square of the differences between neighbours of G_p y, plus a thousandth of a squared grey level, which only keeps an
+image without contrast at 0,
 
-    fine = log10(E_0 / E_4),  coarse = log10(E_3 / E_10),  sharpness = min(cbrt(fine) / 2, coarse).
+    fine = log10(E_0 / E_4),  coarse = log10(E_4 / E_10),  sharpness = min(.45 cbrt(fine), coarse).
 
 Fine tells slight blurs apart. From about 10 px on an image has so little left of it that the rounding to whole grey
-levels and the blocks of JPEG outweigh it, and fine rises again. G_3 takes both away: coarse goes on falling, and has
-the word as soon as it is the lower one. The root and the half make the two meet there.
+levels and the blocks of JPEG outweigh it, and fine rises again. G_4 takes both away: coarse goes on falling, and has
+the word as soon as it is the lower one. The root and the .45 let the two meet there.
 """
 
 import json
@@ -32,7 +33,8 @@ from blurtrain.sweep import PREDICTIONS
 from blurtrain.views import Blur
 
 MEASURE = 2  # raise it when the same image would get another sharpness
-FINE, COARSE = (0.0, 4.0), (3.0, 10.0)  # px, of the Gaussians
+SCALES = (0.0, 4.0, 10.0)  # px at 224 px, of the Gaussians
+MEETING = 0.45  # below .4 heavy blur is missed more often, above .5 slight blurs are told apart less often
 FLOOR = 0.001  # grey levels squared
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -41,21 +43,21 @@ AT_ONCE = 64  # images that are held at once
 
 
 def sharpness(pixels: UInt8[np.ndarray, "3 height width"]) -> float:
-    """The measure above, of an RGB image: 0 for one without contrast, about 0.6 for a sharp photograph."""
+    """The measure above, of an RGB image: 0 for one without contrast, about 0.5 for a sharp photograph."""
     grey = np.tensordot(LUMA, pixels.astype(np.float32), 1)  # not rounded: that would double the noise
     waves = scipy.fft.dctn(grey - grey.mean(), norm="ortho", overwrite_x=True)
     energies = (_weights(*grey.shape) * waves**2).sum((1, 2)) + FLOOR
-    fine, coarse = np.log10(energies[::2] / energies[1::2])
-    return float(min(np.cbrt(fine) / 2, coarse))
+    fine, coarse = np.log10(energies[:-1] / energies[1:])
+    return float(min(MEETING * np.cbrt(fine), coarse))
 
 
 @lru_cache(maxsize=2)
-def _weights(height: int, width: int) -> Float32[np.ndarray, "4 height width"]:
+def _weights(height: int, width: int) -> Float32[np.ndarray, "scales height width"]:
     """What each squared cosine adds to the energies, whose Gaussians and differences are diagonal among cosines."""
     down, across = (np.pi * np.arange(side) / side for side in (height, width))
     frequency = down[:, None] ** 2 + across**2
     differences = 4 - 2 * np.cos(down)[:, None] - 2 * np.cos(across)
-    passed = [np.exp(-(scale**2) * frequency) for scale in FINE + COARSE]
+    passed = [np.exp(-((scale * min(height, width) / 224) ** 2) * frequency) for scale in SCALES]
     return np.asarray(np.stack(passed) * differences / (height * width), np.float32)
 
 
