@@ -2903,6 +2903,55 @@ BUGS = (
         "test_loggers.py::test_each_logger_has_the_run_as_its_own_class_calls_it",
         "What a user names his run would be ignored.",
     ),
+    # sharpness
+    Bug(
+        "fine alone",
+        "sharpness",
+        "min(MEETING * np.cbrt(fine), coarse)",
+        "MEETING * np.cbrt(fine)",
+        "test_sharpness.py::test_rounding_and_compression_do_not_sharpen",
+        "rounding and JPEG make the heaviest blur seem slight",
+    ),
+    Bug(
+        "the sharper of the two",
+        "sharpness",
+        "min(MEETING * np.cbrt(fine), coarse)",
+        "max(MEETING * np.cbrt(fine), coarse)",
+        "test_sharpness.py::test_it_is_the_formula",
+        "slight blurs are told by what they leave alone",
+    ),
+    Bug(
+        "transfer for its square",
+        "sharpness",
+        "passed = [np.exp(-((scale * min(height, width) / 224) ** 2) * frequency)",
+        "passed = [np.exp(-((scale * min(height, width) / 224) ** 2) / 2 * frequency)",
+        "test_sharpness.py::test_it_is_the_formula",
+        "the Gaussians are narrower than said, by a root of two",
+    ),
+    Bug(
+        "differences across alone",
+        "sharpness",
+        "4 - 2 * np.cos(down)[:, None] - 2 * np.cos(across)",
+        "2 - 2 * np.cos(across) + 0 * down[:, None]",
+        "test_sharpness.py::test_contrast_brightness_and_turns_do_not_matter",
+        "a photograph on its side has another sharpness",
+    ),
+    Bug(
+        "scales in pixels at any size",
+        "sharpness",
+        "(scale * min(height, width) / 224) ** 2",
+        "scale**2",
+        "test_sharpness.py::test_images_are_told_apart",
+        "small sharp images count as blurrier than all that was tested",
+    ),
+    Bug(
+        "scales of another measure believed",
+        "sharpness",
+        "return found if found.items() >= _key(run).items() else None",
+        'return found if found["predictions"] == _key(run)["predictions"] else None',
+        "test_sharpness.py::test_a_scale_of_another_measure_is_made_again",
+        "images are judged by medians of another measure",
+    ),
 )
 
 
