@@ -596,7 +596,7 @@ def test_forecast_counts_them(compared: Config, tmp_path: Path, monkeypatch: pyt
     fresh = forecast.forecast([replace(config, cache=False)])
     assert fresh.forward_passes == (2 + 1) * 24 * 3 + 15 * 3 + 17
     known = survey(compared.data, preparation.prepare(compared).backbone.preprocessing.geometry, compared.cache,
-                   compared.extra_tests)  # fmt: skip
+                   extra_tests=compared.extra_tests)  # fmt: skip
     assert (len(known.unread), len(known.images.tested)) == (0, 32)
 
 
