@@ -324,7 +324,7 @@ def _run(sampled: ImageSet, counts: dict[TrainView, int], engine: Engine, batch_
     """Seconds for so many images in each view."""
     needed = {view: count for view, count in counts.items() if count}
     total = 0.0
-    few = np.arange(2 * engine.parallel * min(batch_size, engine.batch, 32))
+    few = np.arange(2 * engine.parallel * min(batch_size, engine.batch, 32)) % len(sampled.ids)
     for view, count in needed.items():
         list(features.run(sampled, few[: len(few) // 2], view, engine, batch_size))  # fills caches
         start, done = time.perf_counter(), 0
