@@ -1,6 +1,7 @@
 """Run folders: what an arm leaves, whose config made it, and whether it is finished."""
 
 import platform
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,6 +15,7 @@ from blurtrain.config import WEIGHT_SUFFIXES, Config, plain
 from blurtrain.errors import ConfigError, RunError
 from blurtrain.files import file_sha256, read_sealed, write_sealed, write_text
 from blurtrain.options import read_yaml
+from blurtrain.roots import kind_of
 from blurtrain.version import VERSION
 
 CONFIG = "config.yaml"  # written first: whose run it is
@@ -108,6 +110,8 @@ def is_finished(config: Config, folder: Path | None = None, result: str = RESULT
 
     Raises:
         RunError: If its folder belongs to another config.
+        DataError: If it does, and the images are missing.
+        BackboneError: If it does, and the weights are missing.
     """
     folder = folder or config.run_folder
     if (folder / CONFIG).exists():
@@ -187,15 +191,48 @@ def _is_result(name: str) -> bool:
 
 
 def _require_same(folder: Path, config: Config) -> None:
-    before, now = _flat(read_config(folder).identity()), _flat(config.identity())
+    own = read_config(folder)
+    before, now = _flat(own.identity()), _flat(config.identity())
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:
+        _require_places(config)  # a misspelt path is no other experiment
         key = changed[0]
+        there, here = (_told(values, key, one) for values, one in ((before, own), (now, config)))
         others = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise RunError(
-            f"{folder} holds a run with another config ({key} is {before.get(key)!r} there and {now.get(key)!r} now"
-            f"{others}): choose another name with --name, or remove that folder"
+            f"{folder} holds a run with another config ({key} is {there} there and {here} now{others}): "
+            f"choose another name, such as --name {_other_name(config, key)}, or remove that folder"
         )
+
+
+def _require_places(config: Config) -> None:
+    """Check that the images and the weights lie where the config says, without reading them.
+
+    Raises:
+        DataError: If there are no images.
+        BackboneError: If there is no file of weights.
+    """
+    root, weights = config.data.root, config.backbone.weights
+    if kind_of(root) in ("folder", "manifest") and not Path(root).exists():
+        from blurtrain.opening import open_source
+
+        open_source(config.data)
+    if weights.endswith(WEIGHT_SUFFIXES):
+        from blurtrain.weights import require_file  # imports torch
+
+        require_file(Path(weights))
+
+
+def _other_name(config: Config, changed: str) -> str:
+    """A name for an experiment that differs from a finished one."""
+    group, _, name = changed.partition(".")
+    return shlex.quote(f"{config.experiment}-{name if group == 'extra_tests' else 2}")
+
+
+def _told(values: Mapping[str, Any], key: str, config: Config) -> str:
+    """A value of an identity, which leaves out what has its default or plays no part."""
+    known = values if key in values else _flat(plain(config))
+    return repr(known[key]) if key in known else "not given"
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 - any tree of plain values

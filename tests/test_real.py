@@ -500,7 +500,7 @@ def test_other_photographs_under_the_same_name_are_not_compared(compared: Config
 
 
 def test_a_run_is_told_apart_by_its_folders(compared: Config) -> None:
-    with pytest.raises(RunError, match=r"another config \(extra_tests\.night is '.*night' there and None now"):
+    with pytest.raises(RunError, match=r"another config \(extra_tests\.night is '.*night' there and not given now"):
         runs.is_finished(replace(compared, extra_tests={"phone": compared.extra_tests["phone"]}))
 
 

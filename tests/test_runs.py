@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import blurtrain
 from blurtrain import runs
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, plain
-from blurtrain.errors import ConfigError, RunError
+from blurtrain.errors import BackboneError, ConfigError, DataError, RunError
 from blurtrain.views import Border
 
 UNUSUAL = Config(
@@ -68,7 +68,7 @@ def test_any_config_comes_back_from_yaml(
 def test_config_is_written_as_a_user_would_write_it() -> None:
     text = runs.dump_config(Config(name="mine"))
     assert text.splitlines()[0] == "name: mine"
-    assert yaml.safe_load(text) == plain(Config(name="mine"))
+    assert {**yaml.safe_load(text), "loggers": {}} == plain(Config(name="mine"))
     assert "!!" not in text
 
 
@@ -108,7 +108,10 @@ def test_places_names_and_batches_are_not_identity(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"head": HeadConfig(folds=3)}, r"\(head.folds is 5 there and 3 now\): choose another name with --name"),
+        (
+            {"head": HeadConfig(folds=3)},
+            r"\(head.folds is 5 there and 3 now\): choose another name, such as --name mine-2, or",
+        ),
         ({"data": DataConfig(glyphs=GlyphsConfig(seed=2))}, r"\(data.glyphs.seed is 1 there and 2 now\)"),
         ({"engine": "torch"}, r"\(engine is 'auto' there and 'torch' now\)"),
         ({"copies": (BlurGrid("gaussian", (2.0,)),)}, r"\(copies is \[\{.*0.5.*\]\}?.* there and .*2.0.* now\)"),
@@ -116,14 +119,34 @@ def test_places_names_and_batches_are_not_identity(tmp_path: Path) -> None:
             {"head": HeadConfig(folds=3), "engine": "torch", "data": DataConfig(test_fraction=0.5)},
             r"\(data.test_fraction is 0.25 there and 0.5 now, and 2 more\)",
         ),
+        ({"head": HeadConfig(class_weights="balanced")}, r"\(head.class_weights is 'none' there and 'balanced' now\)"),
+        (
+            {"extra_tests": {"phone": "/shaken"}},
+            r"\(extra_tests.phone is not given there and '/shaken' now\): .* --name mine-phone, or remove that folder$",
+        ),
     ],
-    ids=["number", "nested", "text", "list", "several"],
+    ids=["number", "nested", "text", "list", "several", "default", "not given"],
 )
 def test_a_name_that_another_config_has_is_refused(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     config = made(tmp_path)
     for now in (runs.is_finished, runs.begin):
         with pytest.raises(RunError, match=r"mine-augmented holds a run with another config " + sentence):
             now(replace(config, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data": DataConfig(root="photoss")}, "^data.root 'photoss' is not a folder: give"),
+        ({"data": DataConfig(root="photos.csv")}, "^data.root 'photos.csv' cannot be read"),
+        ({"backbone": BackboneConfig(weights="mine.pth")}, "^backbone.weights 'mine.pth' is not a file: give"),
+    ],
+    ids=["folder", "manifest", "weights"],
+)
+def test_a_misspelt_path_is_no_other_experiment(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    config = made(tmp_path)
+    with pytest.raises((DataError, BackboneError), match=sentence):
+        runs.is_finished(replace(config, **changes))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
