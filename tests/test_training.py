@@ -9,6 +9,7 @@ import pytest
 
 from blurtrain import backbones, fitting, preparation, training
 from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
+from blurtrain.experiment import train
 from blurtrain.fitting import Fit
 from blurtrain.preparation import Prepared, inputs_of
 from blurtrain.sweep import read_predictions
@@ -148,7 +149,7 @@ def test_few_classes_are_named_with_their_training_images(
 ) -> None:
     for path in sorted((photo_folder / "train" / "red").iterdir())[:3]:
         path.unlink()
-    blurtrain.train(
+    train(
         Config(
             name="few",
             data=DataConfig(root=str(photo_folder)),
