@@ -1,5 +1,6 @@
 """Run folders: what an arm leaves, whose config made it, and whether it is finished."""
 
+import difflib
 import platform
 import shlex
 from collections.abc import Mapping
@@ -20,10 +21,12 @@ from blurtrain.version import VERSION
 
 CONFIG = "config.yaml"  # written first: whose run it is
 RESULT = "run.json"  # written last: it is finished
+COMPARISON = "comparison.json"  # of a comparison: written last, too
 WORK = "work.json"  # what the last process had to do: not part of the result
 SHARPNESS = "sharpness.json"  # measured when it is first asked for, by `blurtrain.sharpness`: neither
 
-
+MOST_NAMED = 5  # runs of a folder in an error
+_A_RUN = "give the folder of a run, such as runs/NAME"
 _LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "onnxruntime", "numpy", "pillow")  # results depend on them
 
 
@@ -260,12 +263,42 @@ def read_config(folder: Path) -> Config:
     """
     try:
         return config_from(read_yaml((folder / CONFIG).read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunError(_no_run(folder)) from error
     except (
         *(OSError, ValueError, TypeError, AttributeError, KeyError),
         *(yaml.YAMLError, jsonargparse.ArgumentError, ConfigError),
     ) as error:
-        hint = f"--config {folder}" if folder.suffix in (".yaml", ".yml") else "the folder of a run, such as runs/NAME"
-        raise RunError(f"{folder} holds no readable {CONFIG}: give {hint}") from error
+        raise RunError(f"{folder} holds no readable {CONFIG}: {_A_RUN}") from error
+
+
+def _no_run(folder: Path) -> str:
+    """What is found where a run was looked for, and what may be meant."""
+    if folder.suffix in (".yaml", ".yml"):
+        return f"{folder} holds no readable {CONFIG}: give --config {folder}"
+    if not folder.exists():
+        return f"{folder} does not exist: {nearest(folder, RESULT) or _A_RUN}"
+    if (folder / COMPARISON).exists():
+        try:
+            arms = f" of {' and '.join(read_sealed(folder / COMPARISON)['arms'].values())}: give one of them"
+        except (OSError, ValueError):
+            arms = f": {_A_RUN}"
+        return f"{folder} is a comparison{arms}"
+    found = _folders_with(folder, RESULT)
+    if found:
+        more = f" (and {len(found) - MOST_NAMED} more)" if len(found) > MOST_NAMED else ""
+        return f"{folder} holds runs: give one of {', '.join(str(folder / name) for name in found[:MOST_NAMED])}{more}"
+    return f"{folder} holds no readable {CONFIG}: {_A_RUN}"
+
+
+def nearest(folder: Path, file: str) -> str:
+    """A question for a folder that does not exist, after one beside it that has a file; empty where none is near."""
+    near = difflib.get_close_matches(folder.name, _folders_with(folder.parent, file), n=1)
+    return f"did you mean {folder.parent / near[0]}?" if near else ""
+
+
+def _folders_with(place: Path, file: str) -> list[str]:
+    return sorted(path.parent.name for path in place.glob(f"*/{file}"))
 
 
 def config_from(values: dict[str, Any]) -> Config:

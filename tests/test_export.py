@@ -253,7 +253,7 @@ def test_a_changed_file_is_refused(few_runs: dict[str, Path], tmp_path: Path) ->
     (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:1000])
     with pytest.raises(RunError, match=r"cut.safetensors cannot be read as a classifier \(SafetensorError\)"):
         load(tmp_path / "cut.safetensors")
-    with pytest.raises(RunError, match=r"nowhere holds no readable config.yaml"):
+    with pytest.raises(RunError, match=r"nowhere does not exist: give the folder of a run"):
         load(tmp_path / "nowhere")
 
 

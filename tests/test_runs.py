@@ -1,6 +1,7 @@
 """Run folders: whose they are, and what is said of folders that are none."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import blurtrain
-from blurtrain import runs
+from blurtrain import comparison, runs
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, plain
 from blurtrain.errors import BackboneError, ConfigError, DataError, RunError
 from blurtrain.views import Border
@@ -270,6 +271,43 @@ def test_a_config_that_is_none_is_one_sentence(tmp_path: Path, junk: bytes) -> N
 
 
 def test_a_folder_without_config_is_one_sentence(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(RunError, match=r"holds no readable config.yaml"):
+    way_on = "give the folder of a run, such as runs/NAME"
+    for folder, found in ((tmp_path, "holds no readable config.yaml"), (tmp_path / "nowhere", "does not exist")):
+        with pytest.raises(RunError) as caught:
             runs.load_run(folder)
+        assert str(caught.value) == f"{folder} {found}: {way_on}"
+
+
+def test_what_is_beside_a_run_names_the_run(experiment: Config) -> None:
+    arms, compared = [str(experiment.baseline().run_folder), str(experiment.run_folder)], experiment.comparison_folder
+    for folder, sentence in (
+        (f"{arms[1][:-1]}", f"{arms[1][:-1]} does not exist: did you mean {arms[1]}?"),
+        (compared, f"{compared} is a comparison of {arms[0]} and {arms[1]}: give one of them"),
+        (experiment.runs, f"{experiment.runs} holds runs: give one of {arms[1]}, {arms[0]}"),
+    ):
+        with pytest.raises(RunError) as caught:
+            runs.load_run(Path(folder))
+        assert str(caught.value) == sentence
+
+
+def test_at_most_five_runs_are_named(tmp_path: Path) -> None:
+    for name in "abcdefg":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / runs.RESULT).touch()
+    with pytest.raises(RunError, match=r"holds runs: give one of .*/a, .*/e \(and 2 more\)$"):
+        runs.load_run(tmp_path)
+
+
+def test_what_is_beside_a_comparison_names_it(experiment: Config, tmp_path: Path) -> None:
+    run, compared = experiment.run_folder, experiment.comparison_folder
+    misspelt = compared.with_name(f"{compared.name}s")
+    alone = shutil.copytree(run, tmp_path / run.name)
+    for folder, sentence in (
+        (run, f"{run} holds no comparison (it is a run): give {compared}"),
+        (alone, f"{alone} holds no comparison (it is a run): blurtrain compare makes one"),
+        (tmp_path, f"{tmp_path} holds no comparison: give runs/compare-NAME"),
+        (misspelt, f"{misspelt} does not exist: did you mean {compared}?"),
+    ):
+        with pytest.raises(RunError) as caught:
+            comparison.read(folder)
+        assert str(caught.value) == sentence
