@@ -123,7 +123,7 @@ def of_evidence(config: Config) -> Forecast:
         BlurtrainError: As `blurtrain.preparation.prepare`.
     """
     controls.check(config)
-    geometry = backbones.load(config.backbone).preprocessing.geometry
+    geometry = backbones.load(config.backbone, told=False).preprocessing.geometry
     side = geometry.crop
     arms = {arm.config.train_views: arm.config for arm in controls.arms_of(config, side)}
     settings = list(sensitivity.settings(config, side))[1:] if controls.heavy_views(config, side) else []
@@ -157,7 +157,7 @@ def of_recommendation(config: Config) -> Forecast:
         BlurtrainError: As `blurtrain.preparation.prepare`.
     """
     controls.require_store(config, "recommend")
-    side = backbones.load(config.backbone).preprocessing.geometry.crop
+    side = backbones.load(config.backbone, told=False).preprocessing.geometry.crop
     aims, options = choosing.targets(config, side), choosing.candidates(config, side)
     arms = [replace(config, copies=()), config]
     for count in range(1, min(choosing.MOST_COPIES, len(options)) + 1):
@@ -182,7 +182,7 @@ def of_layers(config: Config, arms: Sequence[Config], views: Sequence[Blur], cou
     """
     trained = forecast(arms) if arms else None
     silence()
-    backbone = backbones.load_with_head(config.backbone)[0] if own_head else backbones.load(config.backbone)
+    backbone = backbones.load_with_head(config.backbone)[0] if own_head else backbones.load(config.backbone, told=False)
     geometry = backbone.preprocessing.geometry
     survey = images.survey(config.data, geometry, config.cache, config.on_bad_image, trained=not own_head)
     start = started()
