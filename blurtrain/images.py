@@ -24,7 +24,8 @@ from blurtrain.sources import Item, Part, Source, why
 from blurtrain.splits import deal, further_tests, split
 from blurtrain.store import Ids, Table
 
-MEND = "mend or remove it, or give --on_bad_image skip"  # the way on where a bad image is an error
+# The way on where a bad image is an error.
+MEND = "mend or remove it, list the good ones by blurtrain check-data --fix-list, or give --on_bad_image skip"
 RARE_FORMAT = 0.02  # a format below this share of the images is worth a look
 
 
@@ -276,10 +277,10 @@ def _without(source: Source, bad: Bad, on_bad_image: OnBadImage) -> Part:
         first = min(bad)
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         told = f"{source.items[first].name} {bad[first]}{more}"
-        if on_bad_image == "error":
-            raise DataError(f"{told}: {MEND}")
         if all(source.items[index].extra_test is not None for index in good):
             raise DataError(f"{told}: no image is left")
+        if on_bad_image == "error":
+            raise DataError(f"{told}: {MEND}")
         say(f"note: {told}: left out")
     return Part(source, good)
 

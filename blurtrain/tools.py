@@ -14,6 +14,8 @@ from blurtrain.parsers import DRY_RUN, plain_parser
 from blurtrain.progress import meanwhile
 from blurtrain.trust import OPTION
 
+NOTHING = 1  # exit code where nothing could be classified
+
 
 def _of_a_run(command: str) -> Parser:
     """A parser for what is done with a finished run."""
@@ -41,8 +43,8 @@ def _require_named(run: Path, name: str | None) -> None:
         raise ConfigError(f"{OPTION} must be {own!r}, the network of {run}, got {name!r}")
 
 
-def predict(words: Sequence[str]) -> None:
-    """``blurtrain predict``."""
+def predict(words: Sequence[str]) -> int:
+    """``blurtrain predict``: 1 where no file at all could be classified, else 0."""
     parser = _of_a_run("predict")
     parser.add_argument("paths", type=str, nargs="+", metavar="PATH", help="images, folders (at any depth), patterns")
     parser.add_argument("--format", type=Literal["csv", "jsonl"], default="csv", help="a line a file")
@@ -74,6 +76,7 @@ def predict(words: Sequence[str]) -> None:
         classes, bad = predictions.write(rows, parsed.format, asked, parsed.out)
     ending = endings.after_predict(parsed.run, parsed.out, classes, bad)
     endings.show(ending, apart=False, file=sys.stderr)  # standard output is for the rows alone
+    return 0 if classes else NOTHING
 
 
 def export(words: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from blurtrain.cli import main
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, MinibatchConfig
 from blurtrain.errors import DataError
 from blurtrain.forecast import Forecast
+from blurtrain.images import MEND
 from tests.conftest import photograph
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -164,7 +165,7 @@ def test_bad_images_are_left_out_as_the_run_does(
         on_bad_image="skip",
     )
     for path in reversed(bad):  # what is told first is found without decoding
-        with pytest.raises(DataError, match=f"{path.name} .*: mend or remove it, or give --on_bad_image skip$"):
+        with pytest.raises(DataError, match=f"{path.name} .*: {MEND}$"):
             told(replace(photos, on_bad_image="error"))
         if path != bad[0]:
             path.unlink()

@@ -233,6 +233,23 @@ def test_nothing_but_broken_files_is_answered_too(few_runs: dict[str, Path], tmp
     assert (row.top, row.error is None) == ((), False)
 
 
+def test_where_no_file_can_be_classified_it_is_told_and_the_exit_code_is_1(
+    few_runs: dict[str, Path], drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [tmp_path / f"{name}.png" for name in "ab"]
+    for path in bad:
+        path.write_bytes(b"no image")
+    for files, told in (
+        (bad[:1], "the file could not be classified"),
+        (bad, "none of 2 files could be classified"),
+    ):
+        assert main(["predict", str(few_runs["frozen"]), *map(str, files)]) == 1
+        out, err = capsys.readouterr()
+        assert len(out.splitlines()) == 1 + len(files)
+        assert err.endswith(f"Found: {told}: the column error says why\nNext:  blurtrain predict --help\n")
+    assert main(["predict", str(few_runs["frozen"]), str(bad[0]), str(drawn / "00.png")]) == 0
+
+
 def test_a_broken_file_stops_who_asks_for_it(
     few_runs: dict[str, Path], drawn: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
