@@ -73,7 +73,7 @@ def of_arms(config: Config, arms: Sequence[Config], views: Sequence[Blur], count
     """
     silence()
     assert isinstance(config.cache, Path)
-    backbone = backbones.load(config.backbone)
+    backbone = backbones.load(config.backbone, told=False)  # it was told when the arms were trained
     fingerprint = backbone.fingerprint()
     heads = []
     for arm in arms:

@@ -4,6 +4,7 @@ import difflib
 import sys
 import urllib.error
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,14 @@ class FrozenBackbone(nn.Module):
         return sha256(*parts)
 
 
-def load(config: BackboneConfig) -> FrozenBackbone:
+def load(config: BackboneConfig, *, told: bool = True) -> FrozenBackbone:
     """Import the network that a config names, with its weights, without its head, frozen.
 
     The head is cut before any weights are read, so a network that cannot be used costs no download.
+
+    Args:
+        config: Of the network.
+        told: Whether what the user must know of its weights is said, which need not be for a finished run.
 
     Raises:
         BackboneError: If the network is not known, its weights cannot be had or do not fit, or it has no head
@@ -100,6 +105,7 @@ def load(config: BackboneConfig) -> FrozenBackbone:
     source, preprocessing = _source(config)
     network = hollow(source.build)
     cut = cut_head(network, config.name, preprocessing.geometry.crop)
+    source = source if told else replace(source, note="")
     return _filled(network, cut, source, _state(source, network, cut), config.name, preprocessing)
 
 

@@ -143,7 +143,8 @@ def verdict(check: Check) -> str:
     counts = tally(check.checked.findings)
     if not check.is_fit:
         worst = [kind for kind in SEVERITY if counts[kind] and SEVERITY[kind] == PROBLEM]
-        return f"not fit for training: {', '.join(f'{counts[kind]:,} x {kind}' for kind in worst)}"
+        mended = "" if check.mended is None else f"; {check.mended.file} is"
+        return f"not fit for training: {', '.join(f'{counts[kind]:,} x {kind}' for kind in worst)}{mended}"
     rows = {kind: sum(counts[one] for one in SEVERITY if SEVERITY[one] == kind) for kind in (WARNING, NOTE)}
     also = ", ".join(f"{count:,} {kind}{'s' * (count != 1)}" for kind, count in rows.items() if count)
     return f"nothing stands in the way of training{also and '; ' + also + ' to look at'}"

@@ -1,7 +1,8 @@
 """`blurtrain check-data`: look at every image of a source before training, tell what is wrong, list what is left."""
 
 import csv
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -172,17 +173,31 @@ def _mend(checked: Checked, paths: Sequence[Path], file: Path) -> Mended:
     """
     left, dropped = _left(checked, paths)
     places = np.flatnonzero(left).tolist()
+    names = _plain(paths[index] for index in places)
     rows = (
         (
-            str(paths[index].absolute()),
+            name,
             checked.classes[checked.items[index].label],
             checked.names[checked.splits[index]],
         )
-        for index in places
+        for name, index in zip(names, places, strict=True)
     )
     # All quoted: before Python 3.13 a lone carriage return would not be.
     _write(file, chain([("path", "label", "split")], rows), csv.QUOTE_ALL)
     return Mended(file, len(places), dropped)
+
+
+def _plain(paths: Iterable[Path]) -> Iterator[str]:
+    """Absolute paths without `..`, unless that leads elsewhere behind a link, or two of them would be one."""
+    whole, folders = [path.absolute() for path in paths], dict[Path, Path]()
+    used = set(whole)
+    for path in whole:
+        if path.parent not in folders:
+            short = Path(os.path.normpath(path.parent))
+            folders[path.parent] = short if _is_same(short, path.parent) else path.parent
+        shorter = folders[path.parent] / path.name
+        yield str(path if shorter in used else shorter)
+        used.add(shorter)
 
 
 def _left(checked: Checked, paths: Sequence[Path]) -> tuple[Bool[np.ndarray, " images"], dict[str, int]]:

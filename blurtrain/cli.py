@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, 1 where check-data found a problem, 2 for what the user can mend, 130 when interrupted.
+        The exit code: 0, 1 where check-data found a problem or predict could classify no file, 2 for what the user can
+        mend, 130 when interrupted.
     """
     command, *words = _without_verbose(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     signal.signal(signal.SIGTERM, _interrupt)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from blurtrain import breakdown, inference, metrics
+from blurtrain import breakdown, inference, metrics, runs
 from blurtrain.arms import Arms, inputs_of, open_arms
 from blurtrain.differences import accuracy_of, adjust, difference, number
 from blurtrain.errors import RunError
@@ -19,7 +19,7 @@ from blurtrain.roster import TEST_IMAGES, Roster, read_roster
 from blurtrain.sweep import PREDICTIONS, ViewPredictions, head_metrics, read_predictions
 from blurtrain.views import CLEAN, REAL, Blur, View
 
-RESULT = "comparison.json"
+RESULT = runs.COMPARISON
 PAGE = "report.html"
 JsonValue = Any  # what json.dumps takes
 
@@ -304,9 +304,23 @@ def read(folder: Path) -> dict[str, JsonValue]:
     """
     try:
         return read_sealed(folder / RESULT)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunError(_no_comparison(folder)) from error
     except (OSError, ValueError) as error:
         path, way_on = folder / RESULT, "remove it, and the same comparison makes it again"
         raise RunError(f"{path} cannot be used ({error}): {way_on}") from error
+
+
+def _no_comparison(folder: Path) -> str:
+    """What is found where a comparison was looked for, and what may be meant."""
+    a_comparison = "give runs/compare-NAME"
+    if not folder.exists():
+        return f"{folder} does not exist: {runs.nearest(folder, RESULT) or a_comparison}"
+    if not (folder / runs.CONFIG).exists():
+        return f"{folder} holds no comparison: {a_comparison}"
+    made = folder.parent / runs.read_config(folder).comparison_folder.name
+    way_on = f"give {made}" if (made / RESULT).exists() else "blurtrain compare makes one"
+    return f"{folder} holds no comparison (it is a run): {way_on}"
 
 
 def stored(folder: Path, arms: Arms) -> dict[str, JsonValue] | None:

@@ -207,7 +207,11 @@ def after_forecast(command: str, words: Sequence[str]) -> Ending:
 
 
 def after_predict(run: Path, out: Path | None, classes: Counter[str], bad: int) -> Ending:
-    """How many files each class has; the classifier becomes one file next."""
+    """How many files each class has; the classifier becomes one file next, unless nothing could be classified."""
+    if not classes:
+        found = f"none of {bad:,} files" if bad > 1 else "the file"
+        told = f"{found} could {'not ' * (bad == 1)}be classified: the column error says why"
+        return Ending(told, [] if out is None else [out], ["predict", "--help"])
     named = [f"{count:,} {name}" for name, count in classes.most_common(NAMED)]
     others = classes.total() - sum(count for _, count in classes.most_common(NAMED))
     named += [f"{others:,} of other classes"] * (others > 0) + [f"{bad:,} not usable"] * (bad > 0)

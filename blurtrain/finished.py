@@ -23,7 +23,7 @@ def backbone_of(run: Run) -> FrozenBackbone:
         BackboneError: If its weights cannot be had any more.
         RunError: If they are others, or the run's own batch norms are damaged.
     """
-    backbone = backbones.load(run.config.backbone)
+    backbone = backbones.load(run.config.backbone, told=False)  # it was told when the run was made
     run.require_backbone(backbone.fingerprint())
     if not run.config.changes_backbone:
         return backbone

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from blurtrain.config import EMBEDDED
+from blurtrain.decoding import SUFFIXES
 from blurtrain.errors import DataError
 from blurtrain.folders import folders_in, image_files, images_below, is_folder, text_of, why_not
 from blurtrain.options import suggest
@@ -55,15 +56,42 @@ class FolderSource(FileSource):
         self.classes = tuple(map(text_of, names))
         needed = 2 if trained else 1
         if len(self.classes) < needed:
+            self._refuse_a_class()
             raise DataError(
                 f"{root} has images of {len(self.classes)} class(es), and at least {needed} are needed: give "
                 "ROOT/train/CLASS and ROOT/test/CLASS, or ROOT/CLASS"
             )
         if trained and not lenient:
             self._require_trained_classes(found)
+        self._note_deeper([path for _, path in folders], [(folder, path) for _, folder, path in found])
         label = {name: i for i, name in enumerate(names)}
         self.items = [Item(text_of(path.relative_to(root)), label[folder.name], split) for split, folder, path in found]
         self._paths = [path for _, _, path in found]
+
+    def _refuse_a_class(self) -> None:
+        """Say which folder is meant where the one that was given is a class.
+
+        Raises:
+            DataError: If it has no folders, and images of its own.
+        """
+        if not folders_in(self.root) and any(path.suffix.lower() in SUFFIXES for path in self.root.iterdir()):
+            parent = self.root.parent if self.root.name not in ("", "..") else self.root.absolute().parent
+            raise DataError(
+                f"{self.root} has no class folders, its images lie directly in it: give its parent folder {parent} as "
+                "data.root, whose folders are the classes"
+            )
+
+    def _note_deeper(self, folders: list[Path], found: list[tuple[Path, Path]]) -> None:
+        """Mention class folders whose images all lie in folders of their own: the classes may be one of these."""
+        shallow = {folder for folder, path in found if path.parent == folder}
+        first = {folder: path for folder, path in reversed(found)}
+        deep = [folder for folder in folders if folder in first and folder not in shallow]
+        if deep:
+            also = f" (and {len(deep) - 1} more)" if len(deep) > 1 else ""
+            self.notes.append(
+                f"note: class folder {deep[0]}{also} has images in folders of its own alone, such as "
+                f"{first[deep[0]].parent}: if these are the classes, give the folder that they lie in as data.root"
+            )
 
     def _require_splits(self, wanted: tuple[str, ...], found: list[tuple[str | None, Path, Path]]) -> None:
         for needed in wanted:

@@ -30,9 +30,10 @@ from blurtrain import (
     sensitivity,
 )
 from blurtrain.chatter import silence
-from blurtrain.config import Config
+from blurtrain.config import Config, OnBadImage
 from blurtrain.cores import cores
 from blurtrain.engines import Engine
+from blurtrain.errors import DataError
 from blurtrain.fitting import threads_for
 from blurtrain.heads import ConvexHeads, FeatureDataModule
 from blurtrain.images import ImageSet
@@ -122,7 +123,7 @@ def of_evidence(config: Config) -> Forecast:
         BlurtrainError: As `blurtrain.preparation.prepare`.
     """
     controls.check(config)
-    geometry = backbones.load(config.backbone).preprocessing.geometry
+    geometry = backbones.load(config.backbone, told=False).preprocessing.geometry
     side = geometry.crop
     arms = {arm.config.train_views: arm.config for arm in controls.arms_of(config, side)}
     settings = list(sensitivity.settings(config, side))[1:] if controls.heavy_views(config, side) else []
@@ -156,7 +157,7 @@ def of_recommendation(config: Config) -> Forecast:
         BlurtrainError: As `blurtrain.preparation.prepare`.
     """
     controls.require_store(config, "recommend")
-    side = backbones.load(config.backbone).preprocessing.geometry.crop
+    side = backbones.load(config.backbone, told=False).preprocessing.geometry.crop
     aims, options = choosing.targets(config, side), choosing.candidates(config, side)
     arms = [replace(config, copies=()), config]
     for count in range(1, min(choosing.MOST_COPIES, len(options)) + 1):
@@ -181,11 +182,11 @@ def of_layers(config: Config, arms: Sequence[Config], views: Sequence[Blur], cou
     """
     trained = forecast(arms) if arms else None
     silence()
-    backbone = backbones.load_with_head(config.backbone)[0] if own_head else backbones.load(config.backbone)
+    backbone = backbones.load_with_head(config.backbone)[0] if own_head else backbones.load(config.backbone, told=False)
     geometry = backbone.preprocessing.geometry
-    survey = images.survey(config.data, geometry, config.cache, trained=not own_head)
+    survey = images.survey(config.data, geometry, config.cache, config.on_bad_image, trained=not own_head)
     start = started()
-    decoding, sample = _decode(survey, cores())
+    decoding, sample = _decode(survey, cores(), config.on_bad_image)
     assert isinstance(config.cache, Path)
     positions = anatomy.chosen(survey.images, count)
     sampled = replace(survey.images, pixels=_Sample(sample))
@@ -243,9 +244,9 @@ def forecast(arms: Sequence[Config], fitted: Sequence[TrainView] | None = None) 
     backbone = batchnorm.imported(config)
     geometry = backbone.preprocessing.geometry
     copies.check(config, geometry.crop)
-    survey = images.survey(config.data, geometry, config.cache, config.extra_tests)
+    survey = images.survey(config.data, geometry, config.cache, config.on_bad_image, config.extra_tests)
     start = started()
-    decoding, sample = _decode(survey, 1 if config.cache is False else cores())
+    decoding, sample = _decode(survey, 1 if config.cache is False else cores(), config.on_bad_image)
     sampled = replace(survey.images, pixels=_Sample(sample))
     if config.cache is False:
         return _on_images(arms, survey.images, sampled, engines.TorchEngine(backbone), decoding, start)
@@ -286,26 +287,44 @@ def _numbers(values: Sequence[int]) -> str:
     )
 
 
-def _decode(survey: images.Survey, threads: int) -> tuple[float, UInt8[np.ndarray, "sample 3 height width"]]:
-    """Seconds an image, and some decoded ones."""
-    every = survey.unread if len(survey.unread) else np.arange(len(survey.images.ids))
-    chosen = every[:: -(-len(every) // SAMPLE)]
-    decoded: list[np.ndarray] = []
-    start = time.perf_counter()
-    with ThreadPoolExecutor(threads) as pool:
-        for first in range(0, len(chosen), 2 * threads):
-            some = chosen[first : first + 2 * threads, None]
-            decoded += pool.map(survey.images.read_pixels, some)
-            if time.perf_counter() - start > DECODING:
-                break
-    return (time.perf_counter() - start) / len(decoded), np.concatenate(decoded)
+def _decode(
+    survey: images.Survey, threads: int, on_bad_image: OnBadImage
+) -> tuple[float, UInt8[np.ndarray, "sample 3 height width"]]:
+    """Seconds an image, and some decoded ones: of those to read, or of all where none of these can be used."""
+    for every in (survey.unread, np.arange(len(survey.images.ids))):
+        tried, decoded = 0, list[np.ndarray]()
+        chosen = every[:: -(-len(every) // SAMPLE) or 1]
+        start = time.perf_counter()
+        with ThreadPoolExecutor(threads) as pool:
+            for first in range(0, len(chosen), 2 * threads):
+                some = chosen[first : first + 2 * threads, None]
+                found = list(pool.map(lambda one: _pixels(survey.images, one, on_bad_image), some))
+                tried += len(found)
+                decoded += [pixels for pixels in found if pixels is not None]
+                if time.perf_counter() - start > DECODING and decoded:
+                    break
+        if decoded:
+            return (time.perf_counter() - start) / tried, np.concatenate(decoded)
+    raise DataError(f"none of {tried:,} images that were tried can be decoded: mend them, or give others")
+
+
+def _pixels(
+    loaded: ImageSet, one: Int64[np.ndarray, "1"], on_bad_image: OnBadImage
+) -> UInt8[np.ndarray, "1 3 height width"] | None:
+    """One image, or nothing where it is bad and the run leaves it out."""
+    try:
+        return loaded.read_pixels(one)
+    except DataError as error:
+        if on_bad_image == "error":
+            raise DataError(f"{error}: {images.MEND}") from error
+        return None
 
 
 def _run(sampled: ImageSet, counts: dict[TrainView, int], engine: Engine, batch_size: int) -> float:
     """Seconds for so many images in each view."""
     needed = {view: count for view, count in counts.items() if count}
     total = 0.0
-    few = np.arange(2 * engine.parallel * min(batch_size, engine.batch, 32))
+    few = np.arange(2 * engine.parallel * min(batch_size, engine.batch, 32)) % len(sampled.ids)
     for view, count in needed.items():
         list(features.run(sampled, few[: len(few) // 2], view, engine, batch_size))  # fills caches
         start, done = time.perf_counter(), 0

@@ -24,6 +24,8 @@ from blurtrain.sources import Item, Part, Source, why
 from blurtrain.splits import deal, further_tests, split
 from blurtrain.store import Ids, Table
 
+# The way on where a bad image is an error.
+MEND = "mend or remove it, list the good ones by blurtrain check-data --fix-list, or give --on_bad_image skip"
 RARE_FORMAT = 0.02  # a format below this share of the images is worth a look
 
 
@@ -240,6 +242,7 @@ def survey(
     config: DataConfig,
     geometry: Geometry,
     cache: Path | Literal[False],
+    on_bad_image: OnBadImage = "error",
     extra_tests: Mapping[str, str] | None = None,
     *,
     trained: bool = True,
@@ -247,13 +250,13 @@ def survey(
     """Look at images without decoding or storing any.
 
     Raises:
-        DataError: If the source cannot be used.
+        DataError: If the source cannot be used, or a file cannot be read and is not to be left out.
         StoreError: If the store cannot be read.
     """
     whole = reduced(open_source(config, extra_tests, trained=trained), geometry)
     bad: Bad = {}
     ids = keys_of(whole, bad)
-    source = _without(whole, bad, "skip")
+    source = _without(whole, bad, on_bad_image)
     ids = ids[source.indices]
     unread, sizes = np.ones(len(ids), bool), np.full((len(ids), 2), geometry.resize, np.int32)
     if cache is not False:
@@ -274,10 +277,10 @@ def _without(source: Source, bad: Bad, on_bad_image: OnBadImage) -> Part:
         first = min(bad)
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         told = f"{source.items[first].name} {bad[first]}{more}"
-        if on_bad_image == "error":
-            raise DataError(f"{told}: mend or remove it, or give --on_bad_image skip")
         if all(source.items[index].extra_test is not None for index in good):
             raise DataError(f"{told}: no image is left")
+        if on_bad_image == "error":
+            raise DataError(f"{told}: {MEND}")
         say(f"note: {told}: left out")
     return Part(source, good)
 

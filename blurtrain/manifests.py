@@ -62,7 +62,7 @@ class ManifestSource(FileSource):
         except FileNotFoundError as error:
             raise DataError(
                 f"is no file ({_at(self._table, self._rows[index], 'path')}; paths that are not absolute begin at "
-                f"{self._table.parent})"
+                f"{self._table.parent.absolute()})"
             ) from error
 
 

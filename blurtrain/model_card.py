@@ -14,7 +14,7 @@ from blurtrain.runs import CONFIG, Run
 from blurtrain.sweep import PREDICTIONS, REFIT, read_predictions
 from blurtrain.views import View
 
-NAME = "model-card.md"
+NAME = "{}-card.md"  # after the file that it describes
 SEALED = "<!-- blurtrain wrote the above: "
 MOST_CLASSES = 50  # that are listed
 

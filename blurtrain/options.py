@@ -16,6 +16,7 @@ from blurtrain.grids import BlurGrid
 from blurtrain.trust import LOGGERS_OPTION, OPTION, allow, is_function
 
 NO_VALUE = "{} has no value: give one, or leave the key out"
+A_BLURS_KEYS = [field.name for field in fields(BlurGrid)]
 A_BLUR = "{family: gaussian, strengths: [1, 2]}"
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 STRICT_YAML = "blurtrain"  # the name of `read_yaml` among jsonargparse's loaders
@@ -125,6 +126,8 @@ def suggest(word: str, known: list[str]) -> str:
 class Parser(ArgumentParser):
     """Errors become one sentence, with the nearest known key, instead of a usage text."""
 
+    config_file = "the config file"  # as errors call it
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what the user reads."""
         cause: BaseException | None = ex
@@ -144,10 +147,13 @@ class Parser(ArgumentParser):
         """
         words = [self._named(word) for word in words]
         _require_values(words)
+        files = [value for option, value in _pairs(words) if option == "--config"]
+        if len(files) == 1:
+            self.config_file = files[0]
         try:
             parsed = self.parse_args(words)
         except UnicodeDecodeError as error:
-            raise ConfigError("the config file is no text in UTF-8") from error
+            raise ConfigError(f"{self.config_file} is no text in UTF-8") from error
         except ConfigError:
             _require_plain_lists(words)  # says more than that a list is wanted
             raise
@@ -193,14 +199,20 @@ class Parser(ArgumentParser):
             word = f"{match[1]}.{match[2]}"
             return f"key {word!r} is not known: {self._near(word, [k for k in self._keys() if k.startswith(match[1])])}"
         if match := re.search(r"Option '(.+)' is not accepted", message):
-            return f"key {match[1]!r} is not known: {self._near(match[1], [k for k in self._keys() if '.' not in k])}"
+            keys = [key for key in self._keys() if "." not in key]
+            if set(keys) >= set(A_BLURS_KEYS):  # jsonargparse has a parser for each blur
+                return f"key {match[1]!r} of a blur is not known: {suggest(match[1], A_BLURS_KEYS)}"
+            return f"key {match[1]!r} is not known: {self._near(match[1], keys)}"
         if match := re.search(r"arguments are required: (.+)", message):
             *first, last = match[1].split(", ")
             missing = f"{', '.join(first)} and {last}" if first else last
             return f"{missing} must be given: {self.prog} --help explains what is wanted"
         for pattern, words in _REWORDED:
             message = re.sub(pattern, words, message)
-        return message
+        if match := re.search(r"must be one of (.+), got: (\S+)$", message):
+            near = difflib.get_close_matches(match[2], re.findall(r"'(.+?)'", match[1]), n=1)
+            message += f": did you mean {near[0]!r}?" if near else ""
+        return message.replace(Parser.config_file, self.config_file)
 
     def _near(self, word: str, known: list[str]) -> str:
         return suggest(word, known) if difflib.get_close_matches(word, known) else f"{self.prog} --help lists them"
@@ -269,7 +281,7 @@ _REWORDED = [
     (r"^Parser key \"(.+?)\": ?", r"\1: "),
     (r"^Problems parsing config: (.*)", r"the config file is no valid YAML: \1"),
     (r"in \"<unicode string>\", ", ""),
-    (r"^config: File does not exist: (.*)", r"config \1 does not exist: give a YAML file, or leave --config out"),
+    (r"^config: File does not exist: (.*)", r"config \1 does not exist: give a YAML file that does"),
     (r"^Unexpected config: ?(.*)", r"the config file must hold keys and values, such as 'batch_size: 32', got '\1'"),
     (r"Does not validate against any of the Union .*?Errors: - (.+?) - Expected a <.*Given value: ?", r"\1, got: "),
     (r"Expected a tuple with (\d+) elements", r"must be a list of \1"),
@@ -285,6 +297,10 @@ _REWORDED = [
     ),
     (r"Expected a dot import path string: .*", f"must be given whole, such as [{A_BLUR}]"),
     (r"got, got", "got"),
+    (
+        r"^(.*?)(strengths|severity|l2): must be a list, got: ([-\d., ]+)$",
+        r"\1\2: must be a list in brackets, as in \2: [\3]",
+    ),
     (r", got: .*?(, got: )", r"\1"),  # what was understood, then what was written
     (
         r"^argument (--\S+): expected one argument",

@@ -59,7 +59,7 @@ class Asked:
     """How files are to be answered.
 
     Args:
-        top: How many classes are named.
+        top: How many classes are named, at most.
         blur_check: Whether the sharpness is judged.
         least_accuracy: Views in which the refitted head was right less often count as not tested.
         on_bad_image: Whether a file that cannot be used gets a row that says so, or stops everything.
@@ -158,19 +158,28 @@ def predict(
         RunError: If there is no finished run, or it is damaged.
         DataError: If a path stands for nothing, or where bad images are errors, for the first one.
         BackboneError: If the backbone's weights cannot be had any more, or are others.
-        ConfigError: If more classes are asked for than there are, or no view is as good as is asked.
+        ConfigError: If less than one class is asked for, or no view is as good as is asked.
         StoreError: If the exported network cannot be written.
     """
     loaded = load_run(Path(run))
     asked, config = asked or Asked(), loaded.config
     if cache is not None and config.cache is not False:
         config = replace(config, cache=cache)
-    if not 1 <= asked.top <= len(loaded.classes):
-        raise ConfigError(f"top must be from 1 to {len(loaded.classes)}, the run's classes, got {asked.top}")
+    if asked.top < 1:
+        raise ConfigError(f"top must be at least 1, got {asked.top}")
     if not 0 <= asked.least_accuracy <= 1:
         raise ConfigError(f"least_accuracy must be from 0 to 1, got {asked.least_accuracy}")
     files = files_of([str(path) for path in paths])
     return _predicted(loaded, config, files, asked)
+
+
+def capped(asked: Asked, run: Path) -> Asked:
+    """The same with no more classes than a run has, which then are the columns of its rows.
+
+    Raises:
+        RunError: If there is no finished run, or it is damaged.
+    """
+    return replace(asked, top=min(asked.top, len(load_run(run).classes)))
 
 
 def _predicted(run: Run, config: Config, paths: list[Path], asked: Asked) -> Generator[Prediction, None, None]:

@@ -1,6 +1,8 @@
 """Run folders: what an arm leaves, whose config made it, and whether it is finished."""
 
+import difflib
 import platform
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,14 +16,17 @@ from blurtrain.config import WEIGHT_SUFFIXES, Config, plain
 from blurtrain.errors import ConfigError, RunError
 from blurtrain.files import file_sha256, read_sealed, write_sealed, write_text
 from blurtrain.options import read_yaml
+from blurtrain.roots import kind_of
 from blurtrain.version import VERSION
 
 CONFIG = "config.yaml"  # written first: whose run it is
 RESULT = "run.json"  # written last: it is finished
+COMPARISON = "comparison.json"  # of a comparison: written last, too
 WORK = "work.json"  # what the last process had to do: not part of the result
 SHARPNESS = "sharpness.json"  # measured when it is first asked for, by `blurtrain.sharpness`: neither
 
-
+MOST_NAMED = 5  # runs of a folder in an error
+_A_RUN = "give the folder of a run, such as runs/NAME"
 _LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "onnxruntime", "numpy", "pillow")  # results depend on them
 
 
@@ -108,6 +113,8 @@ def is_finished(config: Config, folder: Path | None = None, result: str = RESULT
 
     Raises:
         RunError: If its folder belongs to another config.
+        DataError: If it does, and the images are missing.
+        BackboneError: If it does, and the weights are missing.
     """
     folder = folder or config.run_folder
     if (folder / CONFIG).exists():
@@ -187,15 +194,48 @@ def _is_result(name: str) -> bool:
 
 
 def _require_same(folder: Path, config: Config) -> None:
-    before, now = _flat(read_config(folder).identity()), _flat(config.identity())
+    own = read_config(folder)
+    before, now = _flat(own.identity()), _flat(config.identity())
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:
+        _require_places(config)  # a misspelt path is no other experiment
         key = changed[0]
+        there, here = (_told(values, key, one) for values, one in ((before, own), (now, config)))
         others = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise RunError(
-            f"{folder} holds a run with another config ({key} is {before.get(key)!r} there and {now.get(key)!r} now"
-            f"{others}): choose another name with --name, or remove that folder"
+            f"{folder} holds a run with another config ({key} is {there} there and {here} now{others}): "
+            f"choose another name, such as --name {_other_name(config, key)}, or remove that folder"
         )
+
+
+def _require_places(config: Config) -> None:
+    """Check that the images and the weights lie where the config says, without reading them.
+
+    Raises:
+        DataError: If there are no images.
+        BackboneError: If there is no file of weights.
+    """
+    root, weights = config.data.root, config.backbone.weights
+    if kind_of(root) in ("folder", "manifest") and not Path(root).exists():
+        from blurtrain.opening import open_source
+
+        open_source(config.data)
+    if weights.endswith(WEIGHT_SUFFIXES):
+        from blurtrain.weights import require_file  # imports torch
+
+        require_file(Path(weights))
+
+
+def _other_name(config: Config, changed: str) -> str:
+    """A name for an experiment that differs from a finished one."""
+    group, _, name = changed.partition(".")
+    return shlex.quote(f"{config.experiment}-{name if group == 'extra_tests' else 2}")
+
+
+def _told(values: Mapping[str, Any], key: str, config: Config) -> str:
+    """A value of an identity, which leaves out what has its default or plays no part."""
+    known = values if key in values else _flat(plain(config))
+    return repr(known[key]) if key in known else "not given"
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 - any tree of plain values
@@ -223,12 +263,42 @@ def read_config(folder: Path) -> Config:
     """
     try:
         return config_from(read_yaml((folder / CONFIG).read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunError(_no_run(folder)) from error
     except (
         *(OSError, ValueError, TypeError, AttributeError, KeyError),
         *(yaml.YAMLError, jsonargparse.ArgumentError, ConfigError),
     ) as error:
-        hint = f"--config {folder}" if folder.suffix in (".yaml", ".yml") else "the folder of a run, such as runs/NAME"
-        raise RunError(f"{folder} holds no readable {CONFIG}: give {hint}") from error
+        raise RunError(f"{folder} holds no readable {CONFIG}: {_A_RUN}") from error
+
+
+def _no_run(folder: Path) -> str:
+    """What is found where a run was looked for, and what may be meant."""
+    if folder.suffix in (".yaml", ".yml"):
+        return f"{folder} holds no readable {CONFIG}: give --config {folder}"
+    if not folder.exists():
+        return f"{folder} does not exist: {nearest(folder, RESULT) or _A_RUN}"
+    if (folder / COMPARISON).exists():
+        try:
+            arms = f" of {' and '.join(read_sealed(folder / COMPARISON)['arms'].values())}: give one of them"
+        except (OSError, ValueError):
+            arms = f": {_A_RUN}"
+        return f"{folder} is a comparison{arms}"
+    found = _folders_with(folder, RESULT)
+    if found:
+        more = f" (and {len(found) - MOST_NAMED} more)" if len(found) > MOST_NAMED else ""
+        return f"{folder} holds runs: give one of {', '.join(str(folder / name) for name in found[:MOST_NAMED])}{more}"
+    return f"{folder} holds no readable {CONFIG}: {_A_RUN}"
+
+
+def nearest(folder: Path, file: str) -> str:
+    """A question for a folder that does not exist, after one beside it that has a file; empty where none is near."""
+    near = difflib.get_close_matches(folder.name, _folders_with(folder.parent, file), n=1)
+    return f"did you mean {folder.parent / near[0]}?" if near else ""
+
+
+def _folders_with(place: Path, file: str) -> list[str]:
+    return sorted(path.parent.name for path in place.glob(f"*/{file}"))
 
 
 def config_from(values: dict[str, Any]) -> Config:

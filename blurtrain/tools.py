@@ -13,6 +13,8 @@ from blurtrain.parsers import DRY_RUN, plain_parser
 from blurtrain.progress import meanwhile
 from blurtrain.trust import OPTION
 
+NOTHING = 1  # exit code where nothing could be classified
+
 
 def _of_a_run(command: str) -> Parser:
     """A parser for what is done with a finished run."""
@@ -40,13 +42,18 @@ def _require_named(run: Path, name: str | None) -> None:
         raise ConfigError(f"{OPTION} must be {own!r}, the network of {run}, got {name!r}")
 
 
-def predict(words: Sequence[str]) -> None:
-    """``blurtrain predict``."""
+def predict(words: Sequence[str]) -> int:
+    """``blurtrain predict``: 1 where no file at all could be classified, else 0."""
     parser = _of_a_run("predict")
     parser.add_argument("paths", type=str, nargs="+", metavar="PATH", help="images, folders (at any depth), patterns")
     parser.add_argument("--format", type=Literal["csv", "jsonl"], default="csv", help="a line a file")
     parser.add_argument("--out", type=Path, metavar="FILE", help="whole or not at all; standard output by default")
-    parser.add_argument("--top", type=int, default=1, help="how many classes are named, the most probable first")
+    parser.add_argument(
+        "--top",
+        type=int,
+        default=1,
+        help="how many classes are named, the most probable first; all where there are fewer",
+    )
     parser.add_argument("--blur_check", action="store_true", help="tell the tested blur that each image resembles")
     parser.add_argument(
         "--least_accuracy", type=float, default=0.0, help="tested views with less count as not tested in that check"
@@ -63,10 +70,12 @@ def predict(words: Sequence[str]) -> None:
         from blurtrain import endings, predictions
 
     asked = predictions.Asked(parsed.top, parsed.blur_check, parsed.least_accuracy, parsed.on_bad_image)
+    asked = predictions.capped(asked, parsed.run)
     with closing(predictions.predict(parsed.run, parsed.paths, asked, parsed.cache)) as rows:
         classes, bad = predictions.write(rows, parsed.format, asked, parsed.out)
     ending = endings.after_predict(parsed.run, parsed.out, classes, bad)
     endings.show(ending, apart=False, aside=True)  # standard output is for the rows alone
+    return 0 if classes else NOTHING
 
 
 def export(words: Sequence[str]) -> None:

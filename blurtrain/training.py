@@ -36,6 +36,7 @@ from blurtrain.scalars import final_metrics, scalars
 from blurtrain.views import CLEAN, Blur, RealView, View
 
 CHECKPOINT = ".checkpoint-"
+MOST_NAMED = 5  # classes in the opening line
 SAMPLES = 4  # test images shown in TensorBoard, of as many classes as there are
 
 
@@ -92,11 +93,21 @@ def _say_what_is_trained(config: Config, ready: Prepared) -> None:
     total = _count(_head_shapes(ready)) + sum(p.numel() for p in ready.backbone.parameters())
     copies = ", ".join(view.name for view in config.train_views[1:]) or "no copies"
     say(
-        f"{config.run_folder.name}: {len(loaded.train)} training and {len(loaded.test)} test images in "
-        f"{len(loaded.classes)} classes; {copies}; "
+        f"{config.run_folder.name}: {len(loaded.train)} training images of {_classes(loaded)} and {len(loaded.test)} "
+        f"test images; {copies}; "
         f"trains {trained}, "
         f"{parameters:,} of {total:,} parameters{'; adapts batch norms' * (config.bn == 'adapt')}"
     )
+
+
+def _classes(loaded: images.ImageSet) -> str:
+    """How many there are, and where these are few which, each with its number of training images."""
+    count = len(loaded.classes)
+    if count > MOST_NAMED:
+        return f"{count} classes"
+    numbers = np.bincount(loaded.labels[loaded.train], minlength=count)
+    named = [f"{name} ({number})" for name, number in zip(loaded.classes, numbers, strict=True)]
+    return f"{count} classes, {', '.join(named)},"
 
 
 def _count(shapes: Mapping[str, list[int]]) -> int:

@@ -30,10 +30,7 @@ def read_weights(path: Path, expected_sha256: str | None = None) -> dict[str, Te
     Raises:
         BackboneError: If the file is missing, is not what its hash says, or holds anything but tensors.
     """
-    if not path.is_file():
-        raise BackboneError(
-            f"backbone.weights {str(path)!r} is not a file: give a path that ends in .safetensors, .pth or .ckpt"
-        )
+    require_file(path)
     if expected_sha256 is not None and file_sha256(path) != expected_sha256.lower():
         raise BackboneError(f"{path} hashes to {file_sha256(path)}, not to backbone.sha256: it is another file")
     try:
@@ -55,6 +52,18 @@ def read_weights(path: Path, expected_sha256: str | None = None) -> dict[str, Te
     ):
         raise BackboneError(f"{path} holds no state_dict of tensors: save model.state_dict(), best as .safetensors")
     return dict(state)
+
+
+def require_file(path: Path) -> None:
+    """Check that weights lie where they should, without reading them.
+
+    Raises:
+        BackboneError: If they do not.
+    """
+    if not path.is_file():
+        raise BackboneError(
+            f"backbone.weights {str(path)!r} is not a file: give a path that ends in .safetensors, .pth or .ckpt"
+        )
 
 
 def without_prefix(state: Mapping[str, Tensor], keys: Sequence[str], file: str) -> Mapping[str, Tensor]:

@@ -331,6 +331,8 @@ def test_assumed_preprocessing_is_told(
     for given in (config, replace(config, mean=(0.5,) * 3, std=(0.5,) * 3, resize=256, crop=224)):
         backbone = backbones.load(given)
         assert capsys.readouterr().err == note + "backbone.mean, std, resize and crop change it\n"
+        assert backbones.load(given, told=False).fingerprint() == backbone.fingerprint()
+        assert capsys.readouterr().err == ""
     assert backbone.preprocessing == Preprocessing(Geometry(256, 224), (0.5,) * 3, (0.5,) * 3)
 
 

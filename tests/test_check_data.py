@@ -445,6 +445,30 @@ def test_images_that_are_no_files_cannot_be_listed(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_list_names_files_without_detours_where_these_lead_to_the_same_file(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    fill(tmp_path / "set", {"a": 5, "b": 5})
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "far" / "c").mkdir()
+    for number in range(5):
+        scene(9000 + number).save(tmp_path / "far" / "c" / f"{number}.png")
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    rows = [(f"work/../set/{kind}/{number}.png", kind) for kind in "ab" for number in range(5)]
+    rows += [("set/a/0.png", "a")]  # the first file once more
+    rows += [(f"link/../c/{number}.png", "c") for number in range(5)]  # behind the link, and there is no other c
+    root = write_csv(tmp_path / "list.csv", [("path", "label"), *rows])
+    check_data(config_of(root, tmp_path), fix_list=tmp_path / "mended.csv")
+    with (tmp_path / "mended.csv").open(newline="") as file:
+        listed = [row["path"] for row in csv.DictReader(file)]
+    assert listed == [
+        f"{tmp_path}/work/../set/a/0.png",  # no two rows may name one file alike
+        *(f"{tmp_path}/set/{kind}/{number}.png" for kind in "ab" for number in range(5) if (kind, number) != ("a", 0)),
+        f"{tmp_path}/set/a/0.png",
+        *(f"{tmp_path}/link/../c/{number}.png" for number in range(5)),
+    ]
+    assert len(load(DataConfig(root=str(tmp_path / "mended.csv")), GEOMETRY, cache=False).names) == 16
+
+
 # the command
 
 
@@ -464,6 +488,7 @@ def test_exit_codes_and_verdicts(
     assert main([*words, "--out", "found.csv", "--fix-list", "mended.csv"]) == 1
     out = capsys.readouterr().out
     assert "mended.csv, 10 images\n  Left out: 1 x duplicate across splits.\n" in out
+    assert "\nFound: not fit for training: 1 x duplicate across splits; mended.csv is\n" in out
     assert out.endswith(" --data.root mended.csv\n")
     assert len(rows_of(Path("found.csv"))) == 1
     assert main(["check-data", "--data.root", "mended.csv", "--head.folds", "2"]) == 0

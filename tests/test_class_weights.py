@@ -148,7 +148,7 @@ def test_default_is_no_part_of_the_identity() -> None:
 def test_a_run_with_other_weights_is_refused(config: Config, run_folder: Path) -> None:
     assert run_folder == config.run_folder
     other = replace(config, head=replace(config.head, class_weights="none"))
-    with pytest.raises(RunError, match=r"another config .head.class_weights is 'balanced' there and None now"):
+    with pytest.raises(RunError, match=r"another config .head.class_weights is 'balanced' there and 'none' now"):
         runs.begin(other)
 
 

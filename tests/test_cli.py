@@ -143,7 +143,7 @@ FOLDER_SENTENCE = (
     "or 'glyphs' for the embedded images; a .csv or .parquet, {a,b}-{000..003}.tar, torchvision:NAME and hf:NAME are "
     "taken, too"
 )
-FAMILY_SENTENCE = f"family: must be one of {', '.join(map(repr, FAMILIES))}, got: vox"
+FAMILY_SENTENCE = f"family: must be one of {', '.join(map(repr, FAMILIES))}, got: "
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,17 @@ FAMILY_SENTENCE = f"family: must be one of {', '.join(map(repr, FAMILIES))}, got
             "strength of gaussian must be a number from 0 to 1000 px, got nan",
         ),
         (["train", "--copies", "[{strengths: [0]}]"], "copies must be blurs with a strength above 0, got 0"),
-        (["train", "--copies", "[{family: vox, strengths: [1]}]"], FAMILY_SENTENCE),
-        (["train", "--copies", "[{strength: [1]}]"], "key 'strength' is not known: did you mean 'strengths'?"),
+        (["train", "--copies", "[{family: vox, strengths: [1]}]"], FAMILY_SENTENCE + "vox: did you mean 'box'?"),
+        (["train", "--copies", "[{family: gausian}]"], FAMILY_SENTENCE + "gausian: did you mean 'gaussian'?"),
+        (
+            ["train", "--copies", "[{strength: [1]}]"],
+            "key 'strength' of a blur is not known: did you mean 'strengths'?",
+        ),
+        (
+            ["train", "--copies", "[{sigma: [1]}]"],
+            "key 'sigma' of a blur is not known: give one of family, strengths, border, angle, file, severity",
+        ),
+        (["train", "--head.l2", "0.1, 1"], "head.l2: must be a list in brackets, as in l2: [0.1, 1]"),
         (["train", "--copies", "1"], "copies: must be a list, got: 1"),
         (["train", "--sweep", "[]"], "sweep must be at least one blur with a strength above 0, got []"),
         (["train", "--name", "a/b"], "name must be a file name without slashes and control characters, got 'a/b'"),
@@ -206,15 +215,16 @@ def test_blurs_that_are_none_are_one_sentence(fails: Fails, copies: str) -> None
         ("zzz: 1", "key 'zzz' is not known: blurtrain train --help lists them"),
         ("head: {fold: 3}", "key 'head.fold' is not known: did you mean 'head.folds'?"),
         ("data: {glyphs: {trian: 20}}", "key 'data.glyphs.trian' is not known: did you mean 'data.glyphs.train'?"),
-        ("copies: [{famly: gaussian, strengths: [1]}]", "key 'famly' is not known: did you mean 'family'?"),
+        ("copies: [{famly: gaussian, strengths: [1]}]", "key 'famly' of a blur is not known: did you mean 'family'?"),
+        ("copies:\n- strengths: 1, 2", "strengths: must be a list in brackets, as in strengths: [1, 2]"),
         ("batch_size: many", "batch_size: must be a whole number, got: many"),
         ("name: 2023", "name: must be a text, got: 2023"),
         ("head: 3", "head must hold keys of its own, such as head.l2, got 3"),
         ("head: {l2: }", "head.l2 has no value: give one, or leave the key out"),
         ("batch_size: 3\ncopies:", "copies has no value: give one, or leave the key out"),
         ("batch_size: 0", "batch_size must be from 1 to 4096, got 0"),
-        ("", "the config file must hold keys and values, such as 'batch_size: 32', got ''"),
-        ("- a\n- b", "the config file must hold keys and values, such as 'batch_size: 32', got '- a - b'"),
+        ("", "mine.yaml must hold keys and values, such as 'batch_size: 32', got ''"),
+        ("- a\n- b", "mine.yaml must hold keys and values, such as 'batch_size: 32', got '- a - b'"),
     ],
 )
 def test_configs_that_are_not_understood(fails: Fails, contents: str, sentence: str) -> None:
@@ -224,19 +234,19 @@ def test_configs_that_are_not_understood(fails: Fails, contents: str, sentence: 
 
 def test_a_config_that_is_not_there(fails: Fails) -> None:
     assert re.fullmatch(
-        "config '.*none.yaml' does not exist: give a YAML file, or leave --config out",
+        "config '.*none.yaml' does not exist: give a YAML file that does",
         fails("train", "--config", "none.yaml"),
     )
 
 
 def test_broken_yaml_is_one_sentence_with_its_place(fails: Fails) -> None:
     Path("mine.yaml").write_text("name: [a\nhead: }")
-    assert re.search(r"^the config file is no valid YAML: .*line 2", fails("train", "--config", "mine.yaml"))
+    assert re.search(r"^mine.yaml is no valid YAML: .*line 2", fails("train", "--config", "mine.yaml"))
 
 
 def test_a_config_that_is_no_text_is_one_sentence(fails: Fails) -> None:
     Path("mine.yaml").write_bytes(b"name: \xff\xfe")
-    assert fails("train", "--config", "mine.yaml") == "the config file is no text in UTF-8"
+    assert fails("train", "--config", "mine.yaml") == "mine.yaml is no text in UTF-8"
 
 
 def test_a_missing_config_is_named(fails: Fails, tmp_path: Path) -> None:

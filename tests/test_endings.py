@@ -148,8 +148,8 @@ def test_predictions_lead_to_an_export_and_its_card(ends: Ends, few_runs: dict[s
     assert files == ["rows of it.csv"]
     assert words == ["export", "a run", "--out", "classifier.onnx"]
     words, files = ends(*words)
-    assert files == ["classifier.onnx", "model-card.md"]
-    assert words == ["model-card.md"]
+    assert files == ["classifier.onnx", "classifier-card.md"]
+    assert words == ["classifier-card.md"]
     assert Path(words[0]).read_text().startswith("# Model card")
 
 

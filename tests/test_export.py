@@ -78,7 +78,7 @@ def test_a_file_answers_as_the_run_does(
     made = export(few_runs[arm], kind, out)
     assert (made.file, made.images) == (out, 40)
     assert made.difference <= 1e-5
-    assert {path.name for path in out.parent.iterdir()} == {out.name, "model-card.md"}
+    assert {path.name for path in out.parent.iterdir()} == {out.name, "classifier-card.md"}
     pixels = pixels_of(drawn)
     for count in (40, 1, 3):  # any number of images
         np.testing.assert_allclose(answers(out, pixels[:count]), oracle(few_runs[arm], pixels[:count]), atol=1e-5)
@@ -206,7 +206,7 @@ def test_the_command(few_runs: dict[str, Path], tmp_path: Path, capsys: pytest.C
     assert main(["export", str(few_runs["frozen"]), "--format", "safetensors", "--out", str(out)]) == 0
     assert capsys.readouterr().out == (
         "Found: the file differs from the run by at most 0.0e+00 in any probability of 40 test images\n"
-        f"Files: {out} {tmp_path / 'model-card.md'}\nNext:  cat {tmp_path / 'model-card.md'}\n"
+        f"Files: {out} {tmp_path / 'x-card.md'}\nNext:  cat {tmp_path / 'x-card.md'}\n"
     )
 
 
@@ -253,7 +253,7 @@ def test_a_changed_file_is_refused(few_runs: dict[str, Path], tmp_path: Path) ->
     (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:1000])
     with pytest.raises(RunError, match=r"cut.safetensors cannot be read as a classifier \(SafetensorError\)"):
         load(tmp_path / "cut.safetensors")
-    with pytest.raises(RunError, match=r"nowhere holds no readable config.yaml"):
+    with pytest.raises(RunError, match=r"nowhere does not exist: give the folder of a run"):
         load(tmp_path / "nowhere")
 
 
@@ -270,6 +270,15 @@ def test_a_card_tells_the_numbers_of_the_run(few_runs: dict[str, Path], tmp_path
     assert run.result["backbone"]["adapted"] in text
     assert "batch-norm statistics" in text
     assert "Licence: *to be filled in" in text
+
+
+def test_files_in_one_folder_have_cards_of_their_own(few_runs: dict[str, Path], tmp_path: Path) -> None:
+    one, other = (
+        export(few_runs["frozen"], "safetensors", tmp_path / f"{name}.safetensors") for name in ("a.1", "a.2")
+    )
+    assert [made.card.name for made in (one, other)] == ["a.1-card.md", "a.2-card.md"]
+    for made in (one, other):
+        assert f"{made.file.name}" in made.card.read_text(encoding="utf-8")
 
 
 def test_names_are_but_text_in_a_card() -> None:

@@ -8,7 +8,9 @@ import pytest
 from blurtrain import experiment, forecast, progress, runs
 from blurtrain.cli import main
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, MinibatchConfig
+from blurtrain.errors import DataError
 from blurtrain.forecast import Forecast
+from blurtrain.images import MEND
 from tests.conftest import photograph
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -121,8 +123,7 @@ def test_command_prints_it_and_does_nothing(
     assert main(["compare", "--dry-run", *words]) == 0
     out = capsys.readouterr().out
     assert "460 forward passes, 0 reused" in out
-    assert "; nothing was written.\n" not in out.partition("In all about")[0]
-    assert "nothing was written.\n\nFound: " in out
+    assert "judged by two seconds of it; nothing was written.\n" in out
     assert main(["train", "--dry_run", *words]) == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -143,3 +144,43 @@ def test_start_of_the_process_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert 0 < seconds() < 10_000
     monkeypatch.setattr(progress, "STAT", tmp_path / "no such file")
     assert 0 < seconds() < 10_000
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "not stored"])
+def test_bad_images_are_left_out_as_the_run_does(
+    photo_folder: Path, config: Config, stored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "DECODING", 600.0)  # all images are tried
+    bad = [photo_folder / "train/red/00.png", photo_folder / "test/blue/gone.png"]
+    bad[0].write_bytes(photo_folder.joinpath("train/red/0.png").read_bytes()[:60])
+    bad[1].symlink_to("nowhere")
+    photos = replace(
+        config,
+        data=DataConfig(root=str(photo_folder)),
+        backbone=BackboneConfig(resize=32, crop=32),
+        sweep=(BlurGrid("gaussian", (0.0, 2.0)),),
+        cache=config.cache if stored else False,
+        minibatch=MinibatchConfig(epochs=1),
+        on_bad_image="skip",
+    )
+    for path in reversed(bad):  # what is told first is found without decoding
+        with pytest.raises(DataError, match=f"{path.name} .*: {MEND}$"):
+            told(replace(photos, on_bad_image="error"))
+        if path != bad[0]:
+            path.unlink()
+    bad[1].symlink_to("nowhere")
+    assert told(photos).test == 15
+    if stored:  # afterwards the one that cannot be decoded is all that is not stored
+        experiment.train(photos)
+        assert told(photos).decoded == 1
+        assert told(photos).forward_passes == told(photos).decoded * (1 + len(photos.copies[0].strengths))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_forecast_needs_one_image_at_least(photo_folder: Path, config: Config) -> None:
+    for path in photo_folder.rglob("*.*"):
+        path.write_bytes(path.name.encode())
+    photos = replace(config, data=DataConfig(root=str(photo_folder)), on_bad_image="skip")
+    with pytest.raises(DataError, match=r"^none of 39 images that were tried can be decoded: mend them"):
+        told(photos)

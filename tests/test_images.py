@@ -14,7 +14,7 @@ from blurtrain.config import DataConfig, GlyphsConfig
 from blurtrain.decoding import Geometry, decode
 from blurtrain.errors import DataError
 from blurtrain.folder_source import FolderSource
-from blurtrain.images import ImageSet, check_source, folds, load
+from blurtrain.images import MEND, ImageSet, check_source, folds, load
 from tests.conftest import fill_classes, photograph
 
 GEOMETRY = Geometry(18, 16)
@@ -242,8 +242,7 @@ def test_unreadable_image_is_named_and_the_others_counted(
     with pytest.raises(DataError) as caught:
         read(photo_folder)
     assert str(caught.value) == (
-        "test/green/101.jpg is no image in a known format (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM): mend or remove it, "
-        "or give --on_bad_image skip"
+        f"test/green/101.jpg is no image in a known format (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM): {MEND}"
     )
     whole = (photo_folder / "train" / "red" / "1.jpg").read_bytes()
     (photo_folder / "train" / "red" / "1.jpg").write_bytes(whole[: len(whole) // 2])

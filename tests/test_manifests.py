@@ -11,7 +11,7 @@ from pyarrow import parquet
 from blurtrain.config import Config, DataConfig
 from blurtrain.decoding import Geometry
 from blurtrain.errors import DataError
-from blurtrain.images import load
+from blurtrain.images import MEND, load
 from blurtrain.manifests import ManifestSource
 from blurtrain.opening import open_source
 from blurtrain.sources import Item, StoredSource
@@ -126,12 +126,29 @@ def test_file_that_is_missing_is_told_with_its_row_and_can_be_skipped(photo_fold
         load(DataConfig(root=str(table)), GEOMETRY, cache=False)
     assert str(caught.value) == (
         f"{rows[4][0]} is no file (row {row} of {table}, column path; paths that are not absolute begin at "
-        f"{photo_folder}): mend or remove it, or give --on_bad_image skip"
+        f"{photo_folder}): {MEND}"
     )
     found = load(DataConfig(root=str(table)), GEOMETRY, cache=False, on_bad_image="skip")
     assert list(found.skipped) == [rows[4][0]]
     whole = load(DataConfig(root=str(photo_folder)), GEOMETRY, cache=False)  # the file is not there either
     assert set(found.ids) == set(whole.ids)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_table_whose_paths_all_lead_nowhere_says_where_they_begin(
+    photo_folder: Path, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    paths = [(str(path.relative_to(photo_folder)), *rest) for path, *rest in entries_of(photo_folder)]
+    (photo_folder.parent / "lists").mkdir()
+    table = write_csv(photo_folder.parent / "lists" / "t.csv", [("path", "label", "split"), *paths])
+    monkeypatch.chdir(table.parent)
+    for on_bad_image in ("error", "skip"):
+        with pytest.raises(DataError) as caught:
+            load(DataConfig(root="t.csv"), GEOMETRY, Path("cache") if stored else False, on_bad_image)
+        assert str(caught.value) == (
+            f"{paths[0][0]} is no file (row 2 of t.csv, column path; paths that are not absolute begin at "
+            f"{table.parent}) (and {len(paths) - 1} more): no image is left"
+        )
 
 
 HEAD, SPLIT_HEAD = ("path", "label"), ("path", "label", "split")

@@ -155,7 +155,7 @@ def test_what_stands_for_nothing_is_refused(
     assert refused(run, "x.jpg") == "x.jpg is no file and no folder: give images, folders or patterns"
     assert refused("empty", "x.jpg").startswith("empty holds no readable config.yaml: give the folder of a run")
     assert "paths" in refused(run)
-    assert refused(run, run, "--top", "11") == "top must be from 1 to 10, the run's classes, got 11"
+    assert refused(run, run, "--top", "0") == "top must be at least 1, got 0"
     assert refused(run, run, "--least_accuracy", "2") == "least_accuracy must be from 0 to 1, got 2.0"
     assert refused(run, run, "--out", "empty") == "out must be a file, and empty is a folder"
 
@@ -174,6 +174,17 @@ def test_wrong_words_are_told_before_anything_is_read(few_runs: dict[str, Path],
 
 
 # what is written
+
+
+def test_a_row_has_no_more_classes_than_the_run(
+    few_runs: dict[str, Path], drawn: Path, tmp_path: Path, said: Callable[..., tuple[Rows, str]]
+) -> None:
+    shutil.copy(drawn / "00.png", tmp_path / "one.png")
+    (tmp_path / "two.png").write_bytes(b"no image")
+    everything, _ = said(few_runs["frozen"], "one.png", "two.png", "--top", 10)
+    beyond, _ = said(few_runs["frozen"], "one.png", "two.png", "--top", 1000)
+    assert list(beyond[0]) == list(everything[0])
+    assert beyond == everything
 
 
 ODD = ['a,b".png', "new\nline.png", "ünï 🐜.png", "=1+1.png", "' .png"]
@@ -220,6 +231,23 @@ def test_nothing_but_broken_files_is_answered_too(few_runs: dict[str, Path], tmp
     (tmp_path / "bad.png").write_bytes(b"no image")
     (row,) = predict(few_runs["frozen"], ["bad.png"])
     assert (row.top, row.error is None) == ((), False)
+
+
+def test_where_no_file_can_be_classified_it_is_told_and_the_exit_code_is_1(
+    few_runs: dict[str, Path], drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [tmp_path / f"{name}.png" for name in "ab"]
+    for path in bad:
+        path.write_bytes(b"no image")
+    for files, told in (
+        (bad[:1], "the file could not be classified"),
+        (bad, "none of 2 files could be classified"),
+    ):
+        assert main(["predict", str(few_runs["frozen"]), *map(str, files)]) == 1
+        out, err = capsys.readouterr()
+        assert len(out.splitlines()) == 1 + len(files)
+        assert err.endswith(f"Found: {told}: the column error says why\nNext:  blurtrain predict --help\n")
+    assert main(["predict", str(few_runs["frozen"]), str(bad[0]), str(drawn / "00.png")]) == 0
 
 
 def test_a_broken_file_stops_who_asks_for_it(

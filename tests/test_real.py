@@ -500,7 +500,7 @@ def test_other_photographs_under_the_same_name_are_not_compared(compared: Config
 
 
 def test_a_run_is_told_apart_by_its_folders(compared: Config) -> None:
-    with pytest.raises(RunError, match=r"another config \(extra_tests\.night is '.*night' there and None now"):
+    with pytest.raises(RunError, match=r"another config \(extra_tests\.night is '.*night' there and not given now"):
         runs.is_finished(replace(compared, extra_tests={"phone": compared.extra_tests["phone"]}))
 
 
@@ -596,7 +596,7 @@ def test_forecast_counts_them(compared: Config, tmp_path: Path, monkeypatch: pyt
     fresh = forecast.forecast([replace(config, cache=False)])
     assert fresh.forward_passes == (2 + 1) * 24 * 3 + 15 * 3 + 17
     known = survey(compared.data, preparation.prepare(compared).backbone.preprocessing.geometry, compared.cache,
-                   compared.extra_tests)  # fmt: skip
+                   extra_tests=compared.extra_tests)  # fmt: skip
     assert (len(known.unread), len(known.images.tested)) == (0, 32)
 
 

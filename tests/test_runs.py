@@ -1,6 +1,7 @@
 """Run folders: whose they are, and what is said of folders that are none."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import blurtrain
-from blurtrain import runs
+from blurtrain import comparison, runs
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig, plain
-from blurtrain.errors import ConfigError, RunError
+from blurtrain.errors import BackboneError, ConfigError, DataError, RunError
 from blurtrain.views import Border
 
 UNUSUAL = Config(
@@ -68,7 +69,7 @@ def test_any_config_comes_back_from_yaml(
 def test_config_is_written_as_a_user_would_write_it() -> None:
     text = runs.dump_config(Config(name="mine"))
     assert text.splitlines()[0] == "name: mine"
-    assert yaml.safe_load(text) == plain(Config(name="mine"))
+    assert {**yaml.safe_load(text), "loggers": {}} == plain(Config(name="mine"))
     assert "!!" not in text
 
 
@@ -108,7 +109,10 @@ def test_places_names_and_batches_are_not_identity(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"head": HeadConfig(folds=3)}, r"\(head.folds is 5 there and 3 now\): choose another name with --name"),
+        (
+            {"head": HeadConfig(folds=3)},
+            r"\(head.folds is 5 there and 3 now\): choose another name, such as --name mine-2, or",
+        ),
         ({"data": DataConfig(glyphs=GlyphsConfig(seed=2))}, r"\(data.glyphs.seed is 1 there and 2 now\)"),
         ({"engine": "torch"}, r"\(engine is 'auto' there and 'torch' now\)"),
         ({"copies": (BlurGrid("gaussian", (2.0,)),)}, r"\(copies is \[\{.*0.5.*\]\}?.* there and .*2.0.* now\)"),
@@ -116,14 +120,34 @@ def test_places_names_and_batches_are_not_identity(tmp_path: Path) -> None:
             {"head": HeadConfig(folds=3), "engine": "torch", "data": DataConfig(test_fraction=0.5)},
             r"\(data.test_fraction is 0.25 there and 0.5 now, and 2 more\)",
         ),
+        ({"head": HeadConfig(class_weights="balanced")}, r"\(head.class_weights is 'none' there and 'balanced' now\)"),
+        (
+            {"extra_tests": {"phone": "/shaken"}},
+            r"\(extra_tests.phone is not given there and '/shaken' now\): .* --name mine-phone, or remove that folder$",
+        ),
     ],
-    ids=["number", "nested", "text", "list", "several"],
+    ids=["number", "nested", "text", "list", "several", "default", "not given"],
 )
 def test_a_name_that_another_config_has_is_refused(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     config = made(tmp_path)
     for now in (runs.is_finished, runs.begin):
         with pytest.raises(RunError, match=r"mine-augmented holds a run with another config " + sentence):
             now(replace(config, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data": DataConfig(root="photoss")}, "^data.root 'photoss' is not a folder: give"),
+        ({"data": DataConfig(root="photos.csv")}, "^data.root 'photos.csv' cannot be read"),
+        ({"backbone": BackboneConfig(weights="mine.pth")}, "^backbone.weights 'mine.pth' is not a file: give"),
+    ],
+    ids=["folder", "manifest", "weights"],
+)
+def test_a_misspelt_path_is_no_other_experiment(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    config = made(tmp_path)
+    with pytest.raises((DataError, BackboneError), match=sentence):
+        runs.is_finished(replace(config, **changes))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
@@ -247,6 +271,43 @@ def test_a_config_that_is_none_is_one_sentence(tmp_path: Path, junk: bytes) -> N
 
 
 def test_a_folder_without_config_is_one_sentence(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(RunError, match=r"holds no readable config.yaml"):
+    way_on = "give the folder of a run, such as runs/NAME"
+    for folder, found in ((tmp_path, "holds no readable config.yaml"), (tmp_path / "nowhere", "does not exist")):
+        with pytest.raises(RunError) as caught:
             runs.load_run(folder)
+        assert str(caught.value) == f"{folder} {found}: {way_on}"
+
+
+def test_what_is_beside_a_run_names_the_run(experiment: Config) -> None:
+    arms, compared = [str(experiment.baseline().run_folder), str(experiment.run_folder)], experiment.comparison_folder
+    for folder, sentence in (
+        (f"{arms[1][:-1]}", f"{arms[1][:-1]} does not exist: did you mean {arms[1]}?"),
+        (compared, f"{compared} is a comparison of {arms[0]} and {arms[1]}: give one of them"),
+        (experiment.runs, f"{experiment.runs} holds runs: give one of {arms[1]}, {arms[0]}"),
+    ):
+        with pytest.raises(RunError) as caught:
+            runs.load_run(Path(folder))
+        assert str(caught.value) == sentence
+
+
+def test_at_most_five_runs_are_named(tmp_path: Path) -> None:
+    for name in "abcdefg":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / runs.RESULT).touch()
+    with pytest.raises(RunError, match=r"holds runs: give one of .*/a, .*/e \(and 2 more\)$"):
+        runs.load_run(tmp_path)
+
+
+def test_what_is_beside_a_comparison_names_it(experiment: Config, tmp_path: Path) -> None:
+    run, compared = experiment.run_folder, experiment.comparison_folder
+    misspelt = compared.with_name(f"{compared.name}s")
+    alone = shutil.copytree(run, tmp_path / run.name)
+    for folder, sentence in (
+        (run, f"{run} holds no comparison (it is a run): give {compared}"),
+        (alone, f"{alone} holds no comparison (it is a run): blurtrain compare makes one"),
+        (tmp_path, f"{tmp_path} holds no comparison: give runs/compare-NAME"),
+        (misspelt, f"{misspelt} does not exist: did you mean {compared}?"),
+    ):
+        with pytest.raises(RunError) as caught:
+            comparison.read(folder)
+        assert str(caught.value) == sentence

@@ -15,7 +15,7 @@ from blurtrain.cli import main
 from blurtrain.config import BlurGrid, Config, DataConfig, HeadConfig, MinibatchConfig
 from blurtrain.decoding import Geometry
 from blurtrain.errors import DataError
-from blurtrain.images import ImageSet, load
+from blurtrain.images import MEND, ImageSet, load
 from tests.conftest import photograph
 
 GEOMETRY = Geometry(18, 16)
@@ -111,9 +111,7 @@ def test_nothing_but_skipping_is_the_default(root: Path, tmp_path: Path) -> None
     for cache in (tmp_path / "cache", False):
         with pytest.raises(DataError) as caught:
             load(DataConfig(root=str(root)), GEOMETRY, cache)
-        assert str(caught.value) == (
-            f"{split_of(root)}blue/00.jpg {UNKNOWN} (and 4 more): mend or remove it, or give --on_bad_image skip"
-        )
+        assert str(caught.value) == (f"{split_of(root)}blue/00.jpg {UNKNOWN} (and 4 more): {MEND}")
 
 
 def overwrite(folder: Path) -> int:

@@ -69,6 +69,22 @@ def test_images_in_deeper_folders_belong_to_the_class(tmp_path: Path) -> None:
     assert [item.label for item in source.items] == [0, 0, 1]
 
 
+def test_classes_that_may_lie_deeper_are_mentioned(tmp_path: Path) -> None:
+    whole = layout(tmp_path, "a/photos/ants/1.jpg", "a/photos/bees/1.jpg", "b/x/1.jpg", "c/1.jpg", "c/y/1.jpg")
+    assert FolderSource(whole).notes == [
+        f"note: class folder {whole}/a (and 1 more) has images in folders of its own alone, such as "
+        f"{whole}/a/photos/ants: if these are the classes, give the folder that they lie in as data.root"
+    ]
+    assert FolderSource(whole / "a" / "photos").notes == []
+
+
+def test_the_parent_of_the_current_folder_is_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout(tmp_path, "a/1.jpg")
+    monkeypatch.chdir(tmp_path / "a")
+    with pytest.raises(DataError, match=f"give its parent folder {re.escape(str(tmp_path))} as data.root"):
+        FolderSource(Path())
+
+
 def test_other_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     paths = ["a/1.JPG", "b/1.TiFF", "a/readme.txt", "a/._1.jpg", "a/.thumbnails/1.jpg", ".git/1.jpg", "2.jpg"]
     names = [item.name for item in FolderSource(layout(tmp_path, *paths)).items]
@@ -96,7 +112,12 @@ REFUSED = {
         "for the embedded images",
     ),
     "file in place of a folder": (["file.jpg"], "file.jpg", "data.root '{root}' is not a folder: give "),
-    "no folders": (["1.jpg"], "", "{root} has images of 0 class(es), and at least 2 are needed"),
+    "nothing": (["1.txt"], "", "{root} has images of 0 class(es), and at least 2 are needed"),
+    "a class": (
+        ["a/1.jpg", "b/1.jpg"],
+        "a",
+        "{root} has no class folders, its images lie directly in it: give its parent folder {root.parent} as data.root",
+    ),
     "one class": (["a/1.jpg", "a/2.jpg"], "", "{root} has images of 1 class(es), and at least 2 are needed"),
     "one class in splits": (
         ["train/a/1.jpg", "test/a/2.jpg"],

@@ -9,6 +9,7 @@ import pytest
 
 from blurtrain import backbones, fitting, preparation, training
 from blurtrain.config import BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
+from blurtrain.experiment import train
 from blurtrain.fitting import Fit
 from blurtrain.preparation import Prepared, inputs_of
 from blurtrain.sweep import read_predictions
@@ -140,3 +141,25 @@ def test_a_given_validation_split_is_validated_on_and_not_fitted(
     np.testing.assert_array_equal(labels, np.tile(loaded.labels[loaded.train], 2))
     assert fitted.tolist() == [[*[True] * 80, *[False] * 40] * 2]
     assert validated.tolist() == [[*[False] * 80, *[True] * 40] * 2]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_few_classes_are_named_with_their_training_images(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in sorted((photo_folder / "train" / "red").iterdir())[:3]:
+        path.unlink()
+    train(
+        Config(
+            name="few",
+            data=DataConfig(root=str(photo_folder)),
+            head=HeadConfig(l2=(0.1,), folds=2),
+            runs=tmp_path / "runs",
+            cache=tmp_path / "cache",
+        )
+    )
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        "few-augmented: 21 training images of 3 classes, blue (8), green (8), red (5), and 15 test images; gaussian 0.5"
+        in told
+    )

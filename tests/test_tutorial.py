@@ -119,7 +119,7 @@ def test_every_command_runs_on_any_photographs(
     for name in ("comparison.csv", "comparison.json", "classes.csv", "images.csv", "figures/accuracy.png"):
         assert Path("runs/compare-photos-squeezenet1_1", name).stat().st_size > 0
     assert Path("runs/preview-photos-squeezenet1_1.png").exists()
-    assert Path("model-card.md").read_text().startswith("# Model card: photos-squeezenet1\\_1-augmented\n")
+    assert Path("classifier-card.md").read_text().startswith("# Model card: photos-squeezenet1\\_1-augmented\n")
     found = by_command["blurtrain", "predict"]
     start = next(i for i, line in enumerate(found) if line.startswith("path,"))
     rows = {row["path"]: row for row in csv.DictReader(found[start:])}
