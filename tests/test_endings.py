@@ -265,3 +265,12 @@ def test_every_command_is_tried_here() -> None:
         "tensorboard",
     }  # by the lines of others, or by their parameters
     assert tried >= set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("refused", [None, {"copies": ["gaussian 2"]}])
+def test_copies_that_were_refused_for_their_cost_are_not_said_to_help_nothing(
+    refused: dict[str, list[str]] | None,
+) -> None:
+    ending = endings.after_recommend(Path("out.yaml"), Config(), {"chosen": [], "refused": refused})
+    (found,) = re.findall(r"^Found: (.*)$", ending.text, re.MULTILINE)
+    assert found == "no copies that help" + " at little cost on clean images" * (refused is not None)
