@@ -1,7 +1,7 @@
 """How sharp an image is, and which blur of a run's sweep it resembles: medians and quantiles over its test images.
 
 The measure compares scales, so that neither contrast nor brightness plays a part. With y the grey image at network
-size, mirrored at its borders, G_p a Gaussian of p px at 224 px (of as many more in a larger image), and E_p the mean
+size, mirrored at its borders, G_p a Gaussian of p px at 224 px (in proportion at other sizes), and E_p the mean
 square of the differences between neighbours of G_p y, plus a thousandth of a squared grey level, which only keeps an
 image without contrast at 0,
 
