@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -26,6 +27,15 @@ settings.load_profile("patient")
 SIDE = 64  # pixels: small enough to be quick, large enough for every stage of these networks
 REAL_WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
 EMBEDDED = Path(str(resources.files("blurtrain.embedded"))) / "glyphnet.safetensors"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty working directory, and the signal handlers as they were: a command sets them."""
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

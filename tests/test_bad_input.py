@@ -8,7 +8,6 @@ import os
 import pickle
 import re
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -38,6 +37,8 @@ from blurtrain.kernels import kernel
 from blurtrain.options import GROUPS, read_yaml
 from tests.test_decoding import COLOUR, bomb, encode, exif
 
+pytestmark = pytest.mark.usefixtures("here")
+
 GEOMETRY = Geometry(18, 16)
 
 Refused = Callable[..., str]
@@ -63,15 +64,6 @@ def sentence_of(err: str) -> str:
     assert "Traceback" not in err
     assert "blurtrain: error: " not in "".join(earlier)
     return last.removeprefix("blurtrain: error: ")
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A working directory of its own, and the signal handlers as they were."""
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 # a) images: what they hold

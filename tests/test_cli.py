@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +24,11 @@ from blurtrain.config import Config
 from blurtrain.kernels import FAMILIES
 from blurtrain.version import VERSION
 
+pytestmark = pytest.mark.usefixtures("here")
+
 Fails = Callable[..., str]
 
 INTERRUPTION = "\nblurtrain: interrupted; the same command goes on from what is stored\n"
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty working directory, and the signal handlers as they were."""
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def tree(folder: Path) -> set[Path]:

@@ -3,9 +3,8 @@
 import re
 import shlex
 import shutil
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,21 +15,14 @@ from blurtrain.cli import main
 from blurtrain.config import BackboneConfig, Config
 from blurtrain.endings import Ending, without
 
+pytestmark = pytest.mark.usefixtures("here")
+
 SHAPE = re.compile(r"Found: (?P<found>.+)\n(Files: (?P<files>.+)\n)?Next:  (?P<next>.+)\n\Z")
 TINY = [
     *("--data.glyphs.train", "60", "--data.glyphs.test", "20", "--head.folds", "2", "--head.l2", "[0.1, 1.0]"),
     *("--runs", "my runs", "--cache", "it's a cache"),
 ]
 Ends = Callable[..., tuple[list[str], list[str]]]
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty working directory, and the signal handlers as they were."""
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

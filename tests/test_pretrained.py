@@ -4,9 +4,8 @@ import json
 import math
 import re
 import shutil
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,20 +35,13 @@ from blurtrain.views import CLEAN, Blur, View
 from tests.conftest import EMBEDDED, REAL_WEIGHTS, SIDE
 from tests.test_package import modules_after
 
+pytestmark = pytest.mark.usefixtures("here")
+
 NETWORK = "squeezenet1_1"
 FOLDERS = {"4": 3, "n01440764": 2, "0008_n01514859_hen": 1}  # with so many images
 OUTPUTS = {"4": 4, "n01440764": 0, "0008_n01514859_hen": 8}
 SAMPLE = REAL_WEIGHTS.parent / "data" / "imagenet_sample"
 THOUSAND = [f"class {i}" for i in range(1000)]
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty working directory, and the signal handlers as they were."""
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def fill(root: Path, counts: dict[str, int]) -> Path:
