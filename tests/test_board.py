@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from blurtrain.reading import read_again
 from blurtrain.roster import read_roster
 from blurtrain.views import CLEAN, Blur
 from tests.browser import Watched, browser, needs_chromium
+from tests.conftest import heed_interrupts
 
 PATIENCE = 20_000  # ms: no test may fail because the machine is busy
 ARMS = ("baseline", "augmented")
@@ -345,10 +347,24 @@ def test_no_run_with_events_is_refused(tmp_path: Path) -> None:
         serving.launch(tmp_path, 0)
 
 
+@contextmanager
+def killed_at_last(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """So that a server which heeds nothing stops no test run."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def test_the_printed_address_answers_and_ctrl_c_ends_it(experiment: Config) -> None:
 
     words = [sys.executable, "-m", "blurtrain", "tensorboard", "--runs", str(experiment.runs), "--port", "0"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+        ) as process,
+        killed_at_last(process),
+    ):
         assert process.stdout is not None
         line = process.stdout.readline()
         (url,) = re.findall(

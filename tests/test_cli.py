@@ -23,6 +23,7 @@ from blurtrain.cli import COMMANDS, main
 from blurtrain.config import Config
 from blurtrain.kernels import FAMILIES
 from blurtrain.version import VERSION
+from tests.conftest import heed_interrupts
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -545,7 +546,11 @@ def test_an_interruption_is_one_line(
 def process(*words: str, program: str = "") -> subprocess.Popen[str]:
     command = ["-c", program] if program else ["-m", "blurtrain"]
     return subprocess.Popen(
-        [sys.executable, *command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *command, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
 
 
