@@ -134,7 +134,7 @@ def test_every_command_runs_on_any_photographs(
 
 def numbers_and_words(line: str) -> tuple[list[float], str]:
     """A line's numbers, and what is between them; times are no result."""
-    line = re.sub(r"about \d+ (s|minutes)", "about a while", line)
+    line = re.sub(r"about \d+ (s|min|minutes)", "about a while", line)
     numbers = [float(text.replace(",", "")) for text in re.findall(r"\d[\d,]*\.?\d*(?:e-\d+)?|\.\d+", line)]
     return numbers, " ".join(re.sub(r"[\d.]+(e-\d+)?", "#", line.replace(",", "")).split())
 
