@@ -246,7 +246,8 @@ def test_unreadable_image_is_named_and_the_others_counted(
     )
     whole = (photo_folder / "train" / "red" / "1.jpg").read_bytes()
     (photo_folder / "train" / "red" / "1.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"^t.*/.*jpg .* \(and 1 more\): mend or remove it, "):
+    way_on = "mend or remove it, list the good ones by blurtrain check-data --fix-list, or"
+    with pytest.raises(DataError, match=rf"^t.*/.*jpg .* \(and 1 more\): {way_on}"):
         read(photo_folder)
     bad.unlink()
     (photo_folder / "train" / "red" / "1.jpg").unlink()

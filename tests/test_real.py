@@ -206,7 +206,8 @@ def test_folders_that_cannot_be_used_are_told_unread(
 
 def test_a_bad_photograph_is_named_with_its_set(photo_folder: Path, extra: dict[str, str], read: Read) -> None:
     (Path(extra["phone"]) / "red" / "bad.jpg").write_bytes(b"<html>")
-    with pytest.raises(DataError, match=r"^phone/red/bad\.jpg is no image in a known format .*: mend or remove it, "):
+    way_on = "mend or remove it, list the good ones by blurtrain check-data --fix-list, or"
+    with pytest.raises(DataError, match=rf"^phone/red/bad\.jpg is no image in a known format .*: {way_on}"):
         read(photo_folder, extra)
     found = load(DataConfig(root=str(photo_folder)), GEOMETRY, False, "skip", extra)
     assert list(found.skipped) == ["phone/red/bad.jpg"]
