@@ -295,7 +295,8 @@ def test_a_truncated_image_is_named_before_any_training(fails: Fails, tmp_path: 
         whole = Path("photos", name).read_bytes()
         Path("photos", name).write_bytes(whole[: len(whole) // 2])
     sentence = fails("compare", "--data.root", "photos", steps=True)
-    assert re.fullmatch(r"train/a/0\.png cannot be decoded \(.*\) \(and 1 more\): mend or remove it, .* skip", sentence)
+    way_on = "mend or remove it, list the good ones by blurtrain check-data --fix-list, or .* skip"
+    assert re.fullmatch(rf"train/a/0\.png cannot be decoded \(.*\) \(and 1 more\): {way_on}", sentence)
 
 
 # weights that cannot be used
