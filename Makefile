@@ -79,20 +79,23 @@ clean: ## remove what tools leave behind; never touches runs, cache or data
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find blurtrain tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
 
+# The locks are whole, so pip resolves nothing (--no-deps): where it does, a newer release of a package that another one
+# wants with an extra, such as coverage[toml], makes it refuse the pin.
+#
 # Without build isolation, which would fetch a setuptools that nothing pins: the lock has one, since torch needs it too.
 $(INSTALLED): pyproject.toml requirements.lock
 	test -x $(BIN)/pip || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blurtrain needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --require-hashes -r requirements.lock
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED) requirements-dev.lock
-	$(PIP) install --require-hashes -r requirements-dev.lock
+	$(PIP) install --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
 $(INSTALLED_BENCH): $(INSTALLED_DEV) requirements-bench.lock
-	$(PIP) install --require-hashes -r requirements-bench.lock
+	$(PIP) install --no-deps --require-hashes -r requirements-bench.lock
 	@touch $@
 
 $(UV):
