@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blurtrain import runs
 from blurtrain.errors import RunError
-from blurtrain.kernels import is_heavy, wider_half
+from blurtrain.kernels import is_heavy, is_slight, wider_half
 from blurtrain.roster import TEST_IMAGES
 from blurtrain.sweep import PREDICTIONS
 from blurtrain.version import VERSION
@@ -26,6 +26,7 @@ class Arms:
         views: Of the test split.
         heavy: Whether each view is heavy.
         heavy_is: What that means, in words.
+        slight: Whether each view is blurred, but no wider than the strongest copy.
         real: Really blurred photographs that were tested on besides.
     """
 
@@ -33,6 +34,7 @@ class Arms:
     views: tuple[Blur, ...]
     heavy: tuple[bool, ...]
     heavy_is: str
+    slight: tuple[bool, ...]
     real: tuple[RealView, ...]
 
     @property
@@ -93,6 +95,7 @@ def open_arms(folders: Sequence[Path]) -> Arms:
         views,
         heavy,
         WIDER if drawn else TWICE,
+        tuple(is_slight(view, copies, first.side) for view in views),
         tuple(sorted(first.config.real_views, key=lambda view: view.name)),
     )
 

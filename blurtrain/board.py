@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -14,14 +14,11 @@ from blurtrain import report
 from blurtrain.blur import blur_pixels
 from blurtrain.breakdown import KINDS
 from blurtrain.comparison import Compared
-from blurtrain.decoding import Geometry
 from blurtrain.errors import BlurtrainError, DataError
-from blurtrain.opening import open_source
 from blurtrain.progress import say
-from blurtrain.reading import read_again
-from blurtrain.reduction import reduced
 from blurtrain.sweep import PREDICTIONS, read_predictions
 from blurtrain.tensorboard import Events, Picture, add_figures, add_picture
+from blurtrain.tested_images import Unreadable, read_tested
 from blurtrain.views import CLEAN, Blur
 
 CHARTED = ("accuracy", "nll", "ece")
@@ -40,7 +37,7 @@ Answers = Mapping[Blur, Mapping[str, Int64[np.ndarray, " images"]]]
 def write_comparison(folder: Path, compared: Compared, figures: Mapping[str, Path]) -> None:
     """Write the events of a comparison.
 
-    Images are decoded anew, by their names in their source. Where they are not there any more, all else is written.
+    Images are found by their names in their source. Where they are not there any more, all else is written.
 
     Args:
         folder: Of the comparison.
@@ -120,20 +117,18 @@ def views_shown(compared: Compared) -> list[Blur]:
 
 
 def _pixels(compared: Compared, positions: Int64[np.ndarray, " some"]) -> list[UInt8[np.ndarray, "3 side side"]]:
-    """Pixels of some test images at the network's size; nothing is downloaded.
+    """Pixels of some test images at the network's size.
 
     Raises:
         DataError: If one is not there any more, or is another image now.
     """
     run = compared.arms.runs[compared.arms.reference]
-    geometry = Geometry(**run.result["backbone"]["preprocessing"]["geometry"])
-    source = reduced(open_source(replace(run.config.data, download=False)), geometry)
-    places = {item.name: index for index, item in enumerate(source.items)}
+    named = list(zip(*compared.roster.rows(positions), strict=True))
     found = []
-    for file, content in zip(*compared.roster.rows(positions), strict=True):
-        if file not in places:
-            raise DataError(f"{file} is not in {run.config.data.root}")
-        found.append(read_again(source, places[file], geometry, content))
+    for (file, _), pixels in zip(named, read_tested(run, named), strict=True):
+        if isinstance(pixels, Unreadable):
+            raise DataError(f"{file} {pixels.why}")
+        found.append(pixels)
     return found
 
 

@@ -102,27 +102,34 @@ def compared(folders: Sequence[Path]) -> Compared:
         run.file(PREDICTIONS)
     reference = arms.runs[arms.reference]
     roster = read_roster(reference.file(TEST_IMAGES))
-    per_view, heavy_correct = [], []
-    for view, heavy in zip(arms.views, arms.heavy, strict=True):
+    per_view, heavy_correct, slight_correct = [], [], []
+    for view, heavy, slight in zip(arms.views, arms.heavy, arms.slight, strict=True):
         read = _read_view(arms, view)
         correct = {name: read.correct(name) for name in arms.runs}
         if view == CLEAN:  # which every sweep has; of what was read no more is kept
             clean, groups, labels = correct, read.groups, read.predictions[arms.reference].labels
             roster.require(read.predictions[arms.reference].images, reference.folder)
-        per_view.append(_compare_view(arms, view, heavy, read, correct))
+        marks = {"heavy": heavy, "slight": slight}
+        per_view.append({**described_view(view, arms.side), **marks, **_side_by_side(arms, read, correct)})
         if heavy:
             heavy_correct.append(correct)
+        if slight:
+            slight_correct.append(correct)
     _adjust([view["against_reference"] for view in per_view if view["heavy"]])
     counts = breakdown.tally(heavy_correct, clean, labels, groups) if heavy_correct else None
     largest = breakdown.largest_class(labels, reference.classes)
-    result = _result(arms, per_view, heavy_correct, groups, counts, largest)
+    means = {
+        "heavy_mean": _mean(arms, heavy_correct, groups, [view for view in per_view if view["heavy"]]),
+        "slight_mean": _mean(arms, slight_correct, groups, [view for view in per_view if view["slight"]]),
+    }
+    result = _result(arms, per_view, means, groups, counts, largest)
     return Compared(result, arms, reference.classes, roster, counts)
 
 
 def _result(
     arms: Arms,
     per_view: list[dict[str, JsonValue]],
-    heavy_correct: Sequence[Mapping[str, Bool[np.ndarray, "heads images"]]],
+    means: Mapping[str, JsonValue],
     groups: Shaped[np.ndarray, " images"],
     counts: breakdown.Tally | None,
     largest: dict[str, JsonValue],
@@ -139,7 +146,7 @@ def _result(
         "severities": table_in_words(arms.side) if any(view.severity for view in arms.views) else None,
         "views": per_view,
         "real": _real(arms),
-        "heavy_mean": _with_macro(_heavy_mean(arms, heavy_correct, groups), per_view) if heavy_correct else None,
+        **means,
         "equal_epochs": _equal_epochs(arms),
         "classes": breakdown.class_rows(counts, arms.runs[arms.reference].classes) if counts else None,
         "images": breakdown.image_counts(counts) if counts else None,
@@ -160,12 +167,6 @@ def described_view(view: Blur, side: int) -> dict[str, JsonValue]:
         "name": view.name,
         "curve": view.curve,
     }
-
-
-def _compare_view(
-    arms: Arms, view: Blur, heavy: bool, read: _View, correct: Mapping[str, Bool[np.ndarray, "heads images"]]
-) -> dict[str, JsonValue]:
-    return {**described_view(view, arms.side), "heavy": heavy, **_side_by_side(arms, read, correct)}
 
 
 def _real(arms: Arms) -> list[dict[str, JsonValue]]:
@@ -220,10 +221,22 @@ def _adjust(several: Sequence[Mapping[str, dict[str, JsonValue]]]) -> None:
         adjust([one[name] for one in several])
 
 
-def _heavy_mean(
-    arms: Arms, correct: Sequence[Mapping[str, Bool[np.ndarray, "heads images"]]], groups: Shaped[np.ndarray, " images"]
-) -> dict[str, JsonValue]:
-    """The mean over heavy views of each head's correctness on each image, compared like a view."""
+def _mean(
+    arms: Arms,
+    correct: Sequence[Mapping[str, Bool[np.ndarray, "heads images"]]],
+    groups: Shaped[np.ndarray, " images"],
+    views: Sequence[Mapping[str, JsonValue]] = (),
+) -> dict[str, JsonValue] | None:
+    """The mean over some views of each head's correctness on each image, compared like a view; none over no view.
+
+    Args:
+        arms: The runs.
+        correct: Of each view, by arm.
+        groups: Statistical unit of each image.
+        views: What was found on each; where given, the mean over classes is added, which has no interval.
+    """
+    if not correct:
+        return None
     means = {name: np.mean([view[name] for view in correct], axis=0) for name in arms.runs}
     return {
         "views": len(correct),
@@ -231,6 +244,7 @@ def _heavy_mean(
             name: {
                 **accuracy_of(means[name], groups),
                 "correct": [int(count) for count in np.sum([view[name].sum(1) for view in correct], axis=0)],
+                **({"macro_accuracy": _macro(views, name)} if views else {}),
             }
             for name in arms.runs
         },
@@ -252,11 +266,8 @@ def _heavy_mean(
     }
 
 
-def _with_macro(heavy_mean: dict[str, JsonValue], per_view: Sequence[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:
-    """The same with each arm's mean over classes, which has no interval."""
-    for name, arm in heavy_mean["arms"].items():
-        arm["macro_accuracy"] = float(np.mean([v["arms"][name]["macro_accuracy"] for v in per_view if v["heavy"]]))
-    return heavy_mean
+def _macro(views: Sequence[Mapping[str, JsonValue]], arm: str) -> float:
+    return float(np.mean([view["arms"][arm]["macro_accuracy"] for view in views]))
 
 
 def _equal_epochs(arms: Arms) -> dict[str, JsonValue] | None:
@@ -279,7 +290,7 @@ def _equal_epochs(arms: Arms) -> dict[str, JsonValue] | None:
             for name in arms.runs
             if name != arms.reference
         },
-        "heavy_mean": _heavy_mean(arms, heavy, clean.groups) if heavy else None,
+        "heavy_mean": _mean(arms, heavy, clean.groups),
     }
 
 

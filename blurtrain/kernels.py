@@ -15,6 +15,7 @@ from blurtrain.views import CLEAN, Blur, Border
 TRUNCATE = 4.0  # standard deviations: the cut tail of a gaussian is below 7e-5
 MOST = 1000.0  # px: the largest strength
 HEAVY = 2.0  # a test view is heavy from twice the spread of the strongest copy
+ROOM = 1.002  # spreads that differ less are equal
 TOUCH = 1e-9  # px: a line that passes a pixel's corner closer than this does not enter the pixel
 
 
@@ -272,6 +273,12 @@ def is_heavy(view: Blur, copies: tuple[Blur, ...], side: int = 0) -> bool:
     """Whether a test view is at least twice as wide as the strongest copy; never where there are no copies."""
     strongest = max((spread(copy, side) for copy in copies), default=math.inf)
     return spread(view, side) >= HEAVY * strongest
+
+
+def is_slight(view: Blur, copies: tuple[Blur, ...], side: int = 0) -> bool:
+    """Whether a blurred test view is no wider than the strongest copy; never where there are no copies."""
+    widest = max([0.0, *(spread(copy, side) for copy in copies)])
+    return 0 < spread(view, side) <= ROOM * widest
 
 
 def wider_half(views: Sequence[Blur], side: int = 0) -> tuple[Blur, ...]:

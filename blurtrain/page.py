@@ -13,7 +13,6 @@ from blurtrain.breakdown import KINDS
 from blurtrain.config import Config
 from blurtrain.errors import RunError
 from blurtrain.files import write_text
-from blurtrain.kernels import standard_deviation
 from blurtrain.page_answers import Answers
 from blurtrain.progress import say
 from blurtrain.report import images_in_words
@@ -26,7 +25,6 @@ from blurtrain.views import Blur
 DOZEN = 12  # images under the slider, and in each grid
 SAMPLES = 3  # images that show what the blurs look like; one where there are many blurs
 MANY_CURVES = 2
-ROOM = 1.002  # strengths of equal width are equal
 
 Part = dict[str, Any]
 
@@ -69,16 +67,16 @@ class Told:
     @property
     def heavy(self) -> tuple[Blur, ...]:
         """The heavy views."""
-        heavy = {view["name"] for view in self.result["views"] if view["heavy"]}
-        return tuple(view for view in self.views if view.name in heavy)
+        return self._marked("heavy")
 
     @property
     def slight(self) -> tuple[Blur, ...]:
         """The views that are blurred, but no wider than the strongest copy."""
-        side, heavy = self.reference.side, self.heavy
-        widest = max((standard_deviation(copy, side) for copy in self.copies), default=0.0)
-        wide = {view["name"]: view["standard_deviation"] for view in self.result["views"]}
-        return tuple(view for view in self.views[1:] if wide[view.name] <= widest * ROOM and view not in heavy)
+        return self._marked("slight")
+
+    def _marked(self, mark: str) -> tuple[Blur, ...]:
+        marks = [view.get(mark, False) for view in self.result["views"]]  # older comparisons do not say what is slight
+        return tuple(view for view, marked in zip(self.views, marks, strict=True) if marked)
 
     @property
     def copies(self) -> set[Blur]:
@@ -185,7 +183,7 @@ def context(told: Told) -> Part:
         "styles": {name: place for place, name in enumerate(result["arms"])},
         "findings": page_words.findings(result, said["heavy"]),
         "classes_said": page_words.classes_said(result),
-        "figures": page_words.key_figures(result, [view.name for view in told.slight], said),
+        "figures": page_words.key_figures(result, said),
         "charts": _charts(told, curves),
         "marked": any(copy.curve in curves for copy in told.copies),
         "real_chart": _real_chart(told),

@@ -11,14 +11,10 @@ from PIL import Image
 
 from blurtrain.blur import blur_pixels
 from blurtrain.breakdown import KINDS
-from blurtrain.decoding import Geometry
 from blurtrain.errors import BlurtrainError
-from blurtrain.opening import open_source
 from blurtrain.page_answers import Answers
-from blurtrain.reading import pixels_of
-from blurtrain.reduction import reduced
 from blurtrain.runs import Run
-from blurtrain.sources import Part
+from blurtrain.tested_images import Unreadable, read_tested
 from blurtrain.views import CLEAN, Blur
 
 SIDES = (224, 160, 112, 80, 56, 40)  # px of a picture: the largest of which all fit
@@ -94,7 +90,7 @@ class Album:
 
 
 def album(run: Run, ids: Sequence[str], files: Sequence[str], wanted: Mapping[int, Sequence[Blur]]) -> Album:
-    """Decode only the images that are shown, and blur them as they were tested.
+    """Read only the images that are shown, and blur them as they were tested.
 
     An image that is not there any more, or is another than was tested, has no picture but a reason.
 
@@ -106,11 +102,13 @@ def album(run: Run, ids: Sequence[str], files: Sequence[str], wanted: Mapping[in
     """
     places = sorted(wanted)
     try:
-        found, missing = _decoded(run, [(place, files[place], ids[place]) for place in places])
+        read = read_tested(run, [(files[place], ids[place]) for place in places])
     except (BlurtrainError, OSError) as error:
         return Album(0, reason=str(error))
+    found = {place: pixels for place, pixels in zip(places, read, strict=True) if not isinstance(pixels, Unreadable)}
+    missing = {place: pixels.why for place, pixels in zip(places, read, strict=True) if isinstance(pixels, Unreadable)}
     views: dict[Blur, list[int]] = {}
-    for place in sorted(found):
+    for place in found:
         for view in wanted[place]:
             views.setdefault(view, []).append(place)
     seen: dict[tuple[int, str], UInt8[np.ndarray, "3 side side"]] = {}
@@ -123,46 +121,6 @@ def album(run: Run, ids: Sequence[str], files: Sequence[str], wanted: Mapping[in
             seen[place, view.name] = np.rint(255 * one).clip(0, 255).astype(np.uint8)
     side, pictures = _encoded(seen)
     return Album(side, pictures, missing)
-
-
-def _decoded(
-    run: Run, named: Sequence[tuple[int, str, str]]
-) -> tuple[dict[int, UInt8[np.ndarray, "3 side side"]], dict[int, str]]:
-    """Pixels at the network's size by place, and what is wrong with the others.
-
-    Raises:
-        BlurtrainError: If the source cannot be opened any more.
-    """
-    geometry = Geometry(**run.result["backbone"]["preprocessing"]["geometry"])
-    source = open_source(run.config.data)
-    wanted = {file for _, file, _ in named}
-    index = {item.name: place for place, item in enumerate(source.items) if item.name in wanted}
-    found: dict[int, UInt8[np.ndarray, "3 side side"]] = {}
-    missing: dict[int, str] = {}
-    for place, file, name in named:
-        if file not in index:
-            missing[place] = "is not there any more"
-            continue
-        pixels = _as_tested(Part(source, [index[file]]), geometry, name)
-        if isinstance(pixels, str):
-            missing[place] = pixels
-        else:
-            found[place] = pixels
-    return found, missing
-
-
-def _as_tested(alone: Part, geometry: Geometry, name: str) -> UInt8[np.ndarray, "3 side side"] | str:
-    """An image by itself, if it is the one of that name by content.
-
-    Whether a large JPEG was decoded at a part of its size depended on all other files, so both ways are tried.
-    """
-    for source in (reduced(alone, geometry), alone):
-        read = pixels_of(source, 0, geometry)
-        if isinstance(read, str):
-            return read
-        if read[1] == name:
-            return read[0]
-    return "is another image than was tested"
 
 
 def _encoded(

@@ -1,6 +1,6 @@
 """What a page says in words and in the rows of its tables, made from a comparison's numbers. No computation."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -10,7 +10,7 @@ from blurtrain.page_answers import Answers, Shift
 
 CLEAN = "clean"
 MOST_CLASSES = 1200  # rows of a table of classes: more would make the page too large
-MEAN = "mean of heavy *"  # a row of the gains
+MEANS = {"slight_mean": "mean of slight", "heavy_mean": "mean of heavy *"}  # rows of the gains
 CONFUSED = 20  # classes up to which a heat map has room, and rows of a table where there are more
 
 Comparison = Mapping[str, Any]
@@ -126,40 +126,29 @@ def interval(found: Mapping[str, Any]) -> str:
     return "unknown" if low is None else f"{signed(low)} to {signed(high)}"
 
 
-def key_figures(comparison: Comparison, slight: Sequence[str], said: Mapping[str, str]) -> list[Row]:
-    """The means that the finding is about, each arm beside the reference.
+def key_figures(comparison: Comparison, said: Mapping[str, str]) -> list[Row]:
+    """Accuracy of each arm under heavy and slight blur and on clean images, and what it gains over the reference.
 
     Args:
         comparison: The contents of comparison.json.
-        slight: Names of the slight views.
         said: What slight and heavy blur are.
     """
     parts = [
-        (f"Heavy blur ({said['heavy']})", [comparison["heavy_mean"]] if comparison["heavy_mean"] else []),
-        (f"Slight blur ({said['slight']})", [view for view in comparison["views"] if view["name"] in slight]),
-        ("Clean images", comparison["views"][:1]),
+        (f"Heavy blur ({said['heavy']})", comparison["heavy_mean"]),
+        (f"Slight blur ({said['slight']})", comparison.get("slight_mean")),  # which older comparisons do not have
+        ("Clean images", comparison["views"][0]),
     ]
     return [
         {
             "name": name,
             "arms": [
-                (place, arm, percent(_mean(view["arms"][arm]["accuracy"] for view in some)))
+                (place, arm, percent(found["arms"][arm]["accuracy"]), found["against_reference"].get(arm))
                 for place, arm in enumerate(comparison["arms"])
             ],
-            "gains": [
-                (arm, signed(_mean(view["against_reference"][arm]["difference"] for view in some)))
-                for arm in some[0]["against_reference"]
-            ],
         }
-        for name, some in parts
-        if some
+        for name, found in parts
+        if found
     ]
-
-
-def _mean(values: Iterable[float]) -> float:
-    """Of views, which all have the same images and heads."""
-    found = list(values)
-    return sum(found) / len(found)
 
 
 def gain_rows(comparison: Comparison) -> list[Row]:
@@ -168,12 +157,12 @@ def gain_rows(comparison: Comparison) -> list[Row]:
         (view["name"] + " *" * view["heavy"], native_of(view, comparison), view, comparison)
         for view in comparison["views"]
     ]
-    if comparison["heavy_mean"]:
-        named.append((MEAN, "", comparison["heavy_mean"], comparison))
+    named += [(name, "", comparison[mean], comparison) for mean, name in MEANS.items() if comparison.get(mean)]
     named += [(view["name"], "", view, view) for view in comparison["real"]]
     return [
         {
             "view": name,
+            "mean": name in MEANS.values(),
             "native": native,
             "arm": arm,
             "place": place,

@@ -154,26 +154,6 @@ def pixels_of(source: Source, index: int, geometry: Geometry) -> tuple[UInt8[np.
     return row if isinstance(row, str) else (row[0], row[1].tobytes().decode())
 
 
-def read_again(source: Source, index: int, geometry: Geometry, content: str) -> UInt8[np.ndarray, "3 crop crop"]:
-    """Pixels of an image that was decoded once before.
-
-    Args:
-        source: Of the image.
-        index: Its place.
-        geometry: Brings it to the network's size.
-        content: Its name by content, as it was then.
-
-    Raises:
-        DataError: If it cannot be decoded any more, or is another image now.
-    """
-    found = pixels_of(source, index, geometry)
-    if isinstance(found, str):
-        raise DataError(f"{source.items[index].name} {found}")
-    if found[1] != content:
-        raise DataError(f"{source.items[index].name} is another image now than the one that was tested on")
-    return found[0]
-
-
 def chunks(values: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """The values in pieces of at most so many."""
     for start in range(0, len(values), size):

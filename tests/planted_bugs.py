@@ -1288,6 +1288,22 @@ BUGS = (
         "slight blurs dilute the result under heavy ones",
     ),
     Bug(
+        "slight mean over heavy views",
+        "comparison",
+        '"slight_mean": _mean(arms, slight_correct,',
+        '"slight_mean": _mean(arms, heavy_correct,',
+        "test_statistics.py::test_every_number_of_made_up_comparisons_too",
+        "the gain under heavy blur is told as that under slight one",
+    ),
+    Bug(
+        "views between slight and heavy are slight",
+        "kernels",
+        "0 < spread(view, side) <= ROOM * widest",
+        "0 < spread(view, side) <= HEAVY * widest",
+        "test_kernels.py::test_slight_is_as_wide_as_the_strongest_copy_at_most",
+        "the mean of slight blur counts views that no copy is as wide as",
+    ),
+    Bug(
         "photographs' verdicts not adjusted",
         "comparison",
         '    _adjust([row["against_reference"] for row in rows])\n',
@@ -2654,10 +2670,10 @@ BUGS = (
     ),
     Bug(
         "another image passes for the tested one",
-        "page_images",
-        "if read[1] == name:",
+        "tested_images",
+        "if read[1] == content:",
         "if read[1]:",
-        "test_page.py::test_images_that_are_gone_or_changed_are_told_in_their_places",
+        "test_tested_images.py::test_an_image_that_has_changed_is_not_shown",
         "answers stand below an image that was never tested",
     ),
     Bug(
@@ -2767,11 +2783,19 @@ BUGS = (
     ),
     Bug(
         "another image under the same name",
-        "reading",
-        "if found[1] != content:",
-        'if content == "":',
-        "test_board.py::test_an_image_that_has_changed_is_not_shown",
+        "tested_images",
+        "if table.has(key).all() and contents(table, key)[0].decode() == content:",
+        "if table.has(key).all():",
+        "test_tested_images.py::test_an_image_that_has_changed_is_not_shown",
         "pictures and answers belong to different images",
+    ),
+    Bug(
+        "pictures decoded though they are stored",
+        "tested_images",
+        "stored = None if table is None else _stored(ways, content, table)",
+        "stored = None",
+        "test_tested_images.py::test_stored_pixels_are_those_of_the_files_and_nothing_is_decoded",
+        "a comparison decodes images a second time for its page",
     ),
     # what the page says of the runs
     Bug(
@@ -2850,8 +2874,8 @@ BUGS = (
     Bug(
         "mean over classes of all views",
         "comparison",
-        'for v in per_view if v["heavy"]',
-        "for v in per_view",
+        'groups, [view for view in per_view if view["heavy"]])',
+        "groups, per_view)",
         "test_comparison.py::test_guessing_and_the_mean_over_classes_by_hand",
         "The clean view would be in a mean that is called heavy.",
     ),

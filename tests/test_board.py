@@ -25,12 +25,9 @@ import blurtrain
 from blurtrain import board, comparison, report, serving, tools
 from blurtrain.cli import main
 from blurtrain.config import BlurGrid, Config, GlyphsConfig
-from blurtrain.decoding import Geometry
-from blurtrain.errors import ConfigError, DataError, RunError
+from blurtrain.errors import ConfigError, RunError
 from blurtrain.experiment import read_comparison
 from blurtrain.opening import open_source
-from blurtrain.reading import read_again
-from blurtrain.roster import read_roster
 from blurtrain.views import CLEAN, Blur
 from tests.browser import Watched, browser, needs_chromium
 from tests.conftest import heed_interrupts
@@ -272,18 +269,6 @@ def test_images_that_are_gone_leave_all_else(
     assert after["images"] == [tag for tag in before["images"] if tag not in changed]
     assert after["tensors"] == before["tensors"]
     assert ("TensorBoard shows no single images, because" in capsys.readouterr().err) == bool(changed)
-
-
-def test_an_image_that_has_changed_is_not_shown(experiment: Config) -> None:
-    source, geometry = open_source(experiment.data), Geometry(64, 64)
-    run = experiment.run_folder
-    roster = read_roster(run / "test-images.parquet")
-    (first, second), (content, other) = roster.rows(np.array([0, 1]))
-    (place,) = [index for index, item in enumerate(source.items) if item.name == first]
-    assert read_again(source, place, geometry, content).shape == (3, 64, 64)
-    with pytest.raises(DataError, match=f"{re.escape(first)} is another image now than the one that was tested on"):
-        read_again(source, place, geometry, other)
-    assert first != second
 
 
 def test_the_line_to_quote_is_a_scalar_of_each_arm(experiment: Config) -> None:

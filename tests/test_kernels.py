@@ -21,6 +21,7 @@ from blurtrain.kernels import (
     gaussian,
     half_gaussian,
     is_heavy,
+    is_slight,
     kernel,
     motion,
     spread,
@@ -395,9 +396,22 @@ def test_heavy_is_measured_by_the_spread_whatever_the_family() -> None:
     assert not is_heavy(Blur("gaussian", 1.63), (Blur("box", 3.0),))
 
 
-def test_nothing_is_heavy_without_copies() -> None:
-    assert not is_heavy(Blur("gaussian", 1000.0), ())
-    assert not is_heavy(CLEAN, ())
+def test_slight_is_as_wide_as_the_strongest_copy_at_most() -> None:
+    config = Config()
+    copies = config.copy_views
+    assert [view.strength for view in config.test_views if is_slight(view, copies)] == [0.5, 1]
+    assert is_slight(Blur("gaussian", 1.0), copies[::-1])
+    assert not is_slight(Blur("gaussian", 1.01), copies)
+    assert is_slight(Blur("box", 3.0), copies)  # sqrt(8 / 12) = .82
+    assert not is_slight(Blur("box", 5.0), copies)  # sqrt(24 / 12) = 1.41
+    assert not is_slight(CLEAN, copies)
+
+
+def test_nothing_is_heavy_or_slight_without_copies() -> None:
+    for judge in (is_heavy, is_slight):
+        assert not judge(Blur("gaussian", 1000.0), ())
+        assert not judge(Blur("gaussian", 0.1), ())
+        assert not judge(CLEAN, ())
 
 
 def test_a_disk_has_finite_weights_whatever_its_radius_rounds_to() -> None:

@@ -90,6 +90,7 @@ LADDER = [
         "report",
         "tensorboard",
         "loggers",
+        "tested_images",
         "board",
     ),
     *("class_folders", "mce", "answers", "own_head"),

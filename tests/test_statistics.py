@@ -130,7 +130,9 @@ def spread(view: Blur) -> float:
     return math.sqrt(float((weights * places**2).sum() / weights.sum()))
 
 
-def made_again(folders: dict[str, Path], views: Sequence[Blur], heavy: Sequence[str], classes: int) -> dict[str, Any]:
+def made_again(
+    folders: dict[str, Path], views: Sequence[Blur], heavy: Sequence[str], slight: Sequence[str], classes: int
+) -> dict[str, Any]:
     """The whole of comparison.json; the first arm is the reference."""
     arms = {name: Predictions(folder) for name, folder in folders.items()}
     first, *others = arms
@@ -144,6 +146,7 @@ def made_again(folders: dict[str, Path], views: Sequence[Blur], heavy: Sequence[
             "standard_deviation": spread(view),
             "parameters": None,
             "heavy": name in heavy,
+            "slight": name in slight,
             "arms": {
                 arm: {
                     **accuracy(stored.correct(name), groups),
@@ -173,7 +176,8 @@ def made_again(folders: dict[str, Path], views: Sequence[Blur], heavy: Sequence[
         "heads": len(base.folds),
         "native_pixels_per_pixel": 1,
         "views": rows,
-        "heavy_mean": heavy_mean(arms, heavy, groups, classes),
+        "heavy_mean": mean(arms, heavy, groups, classes),
+        "slight_mean": mean(arms, slight, groups, classes),
         "equal_epochs": None,
         "real": [],
         "severities": None,
@@ -253,18 +257,18 @@ def most_frequent(labels: list[int]) -> dict[str, Any]:
     return {"class": str(counts[0][1]), "images": -counts[0][0], "share": -counts[0][0] / len(labels)}
 
 
-def heavy_mean(arms: dict[str, Predictions], heavy: Sequence[str], groups: np.ndarray, classes: int) -> dict[str, Any]:
+def mean(arms: dict[str, Predictions], views: Sequence[str], groups: np.ndarray, classes: int) -> dict[str, Any]:
     first, *others = arms
-    means = {arm: sum(stored.correct(name) / len(heavy) for name in heavy) for arm, stored in arms.items()}
-    errors = {arm: sum(1 - float(stored.correct(name).mean()) for name in heavy) for arm, stored in arms.items()}
+    means = {arm: sum(stored.correct(name) / len(views) for name in views) for arm, stored in arms.items()}
+    errors = {arm: sum(1 - float(stored.correct(name).mean()) for name in views) for arm, stored in arms.items()}
     return {
-        "views": len(heavy),
+        "views": len(views),
         "arms": {
             arm: {
                 **accuracy(np.asarray(means[arm]), groups),
-                "correct": np.sum([stored.correct(name).sum(axis=1) for name in heavy], axis=0).tolist(),
-                "macro_accuracy": sum(stored.metrics(name, classes)["macro_accuracy"] or 0 for name in heavy)
-                / len(heavy),
+                "correct": np.sum([stored.correct(name).sum(axis=1) for name in views], axis=0).tolist(),
+                "macro_accuracy": sum(stored.metrics(name, classes)["macro_accuracy"] or 0 for name in views)
+                / len(views),
             }
             for arm, stored in arms.items()
         },
@@ -339,7 +343,7 @@ def through_json(value: object) -> Any:  # noqa: ANN401 - any JSON value
 def test_every_number_of_a_real_comparison_follows_from_the_predictions(experiment: Config) -> None:
     folders = {"baseline": experiment.baseline().run_folder, "augmented": experiment.run_folder}
     heavy = ["gaussian 2", "gaussian 2.5", "gaussian 3"]
-    expected = made_again(folders, experiment.test_views, heavy, classes=10)
+    expected = made_again(folders, experiment.test_views, heavy, ["gaussian 0.5", "gaussian 1"], classes=10)
     stored = read_comparison(experiment.comparison_folder)
     assert require_same(stored, through_json(expected)) > 250
     assert stored["groups"] < stored["n_test"]  # fonts
@@ -356,7 +360,7 @@ def test_every_number_of_made_up_comparisons_too(tmp_path: Path, heads: int, gro
         "augmented": made_up_run(tmp_path / "augmented", MADE_UP, 6, heads, groups, 2),
         "other": made_up_run(tmp_path / "other", MADE_UP, 2, heads, groups, 3),
     }
-    expected = made_again(folders, MADE_UP.test_views, ["gaussian 2.5", "box 9"], CLASSES)
+    expected = made_again(folders, MADE_UP.test_views, ["gaussian 2.5", "box 9"], ["gaussian 1"], CLASSES)
     found = comparison.compare_runs(list(folders.values()))
     assert require_same(through_json(found), through_json(expected)) > 150
 
