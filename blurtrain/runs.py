@@ -327,7 +327,9 @@ def load_run(folder: Path, name: str = RESULT, command: str = "train") -> Run:
     try:
         result = read_sealed(folder / name)
     except (FileNotFoundError, NotADirectoryError) as error:
-        read_config(folder)  # what is no run at all says so
+        arm = folder.parent / read_config(folder).run_folder.name  # what is no run at all says so
+        if name == RESULT and arm != folder and (arm / RESULT).exists():  # evidence and layers have a config, too
+            raise RunError(f"{folder} holds no run: did you mean {arm}?") from error
         raise RunError(f"{folder} is not finished: run blurtrain {command} --config {folder / CONFIG}") from error
     except (OSError, ValueError) as error:
         raise RunError(

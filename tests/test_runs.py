@@ -204,6 +204,17 @@ def test_both_arms_share_features_and_the_baseline_has_none_to_itself(experiment
     assert augmented == {"reused": 200 + 7 * 90, "computed": 2 * 200}
 
 
+def test_what_has_a_config_but_is_no_run_names_the_run(tmp_path: Path) -> None:
+    config = made(tmp_path)
+    other = config.folder("evidence")
+    runs.begin(config, other)
+    with pytest.raises(RunError, match=r"evidence-mine\S* is not finished: run blurtrain train --config"):
+        runs.load_run(other)
+    (config.run_folder / runs.RESULT).touch()
+    with pytest.raises(RunError, match=r"evidence-mine\S* holds no run: did you mean \S*mine-augmented\?$"):
+        runs.load_run(other)
+
+
 def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
     config = made(tmp_path)
     with pytest.raises(RunError, match=r"mine-augmented is not finished: run blurtrain train --config .*config.yaml$"):
