@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import multiprocessing
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -3220,9 +3221,14 @@ def main(words: Sequence[str] | None = None) -> int:
     """Plant what is asked for; 0 where every bug is caught."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", action="append", metavar="NAME", help="part of a bug's name; may be given again")
+    parser.add_argument("--part", default="1/1", metavar="K/N", help="every N-th bug, from the K-th on (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="bugs that are tried side by side (default: 2)")
     arguments = parser.parse_args(words)
+    part = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", arguments.part)
+    if part is None:
+        parser.error("give a part as K/N, such as 1/3")
     bugs = [bug for bug in BUGS if not arguments.only or any(part in bug.name for part in arguments.only)]
+    bugs = bugs[int(part[1]) - 1 :: int(part[2])]
     if not bugs or arguments.jobs < 1:
         parser.error("give a part of a bug's name, and at least one job")
     if unfit := misfits(bugs):
