@@ -7,6 +7,8 @@ INSTALLED_BENCH := .venv/installed-bench
 FLAGS ?=
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 UV := build/uv/bin/uv
+# The workers of a test run share the cores: with threads of their own, small operations wait for each other for minutes.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --annotation-style line
 
 .DEFAULT_GOAL := help
@@ -44,13 +46,13 @@ tensorboard: $(INSTALLED) ## show all runs in TensorBoard on 127.0.0.1: make ten
 	$(BIN)/blurtrain tensorboard $(FLAGS)
 
 test: $(INSTALLED_DEV) ## run the tests
-	$(BIN)/pytest -m "not slow" -n auto --dist worksteal --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)
+	$(PYTEST) -m "not slow" --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)
 
 test-slow: $(INSTALLED_DEV) ## run the tests that take longer
-	$(BIN)/pytest -m slow -n auto --dist worksteal --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)
+	$(PYTEST) -m slow --jaxtyping-packages=blurtrain,beartype.beartype $(FLAGS)
 
 coverage: $(INSTALLED_DEV) ## show which branches the tests do not reach
-	$(BIN)/pytest -m "not slow" -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered $(FLAGS)
+	$(PYTEST) -m "not slow" --cov --cov-report=term-missing:skip-covered $(FLAGS)
 
 planted-bugs: $(INSTALLED_DEV) ## break the code in known ways; the tests must notice each
 	$(BIN)/python tests/planted_bugs.py $(FLAGS)
