@@ -1,6 +1,5 @@
 """Which classes and which images lose under heavy blur and gain from copies; no torch."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt16
 
 from blurtrain.differences import adjust, difference
-from blurtrain.files import whole_file
+from blurtrain.files import whole_file, write_csv
 from blurtrain.roster import Roster
 
 CLASSES, IMAGES = "classes.csv", "images.csv"
@@ -153,11 +152,10 @@ def write_images(path: Path, counts: Tally, classes: Sequence[str], roster: Rost
         StoreError: If the file cannot be written.
     """
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(IMAGE_COLUMNS)
+        write_csv(file, [IMAGE_COLUMNS])
         for arm in counts.others:
             for rows in _image_rows(counts, arm, classes, roster):
-                writer.writerows(rows)
+                write_csv(file, rows)
 
 
 def _image_rows(counts: Tally, arm: str, classes: Sequence[str], roster: Roster) -> Iterator[Iterator[tuple[Any, ...]]]:

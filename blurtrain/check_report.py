@@ -59,8 +59,9 @@ def _classes(checked: Checked) -> Iterator[str]:
     yield "-" * (NAME + sum(widths))
     order = sorted(range(len(counts)), key=lambda label: (-counts[label, TRAIN], label))
     hidden = order[ENDS:-ENDS] if len(order) > MOST_CLASSES else []
+    between = set(hidden)
     for label in order:
-        if label not in hidden:
+        if label not in between:
             name = shortened(one_line(checked.classes[label]), NAME - 2, len)
             yield f"{name:<{NAME}}" + _numbers(counts[label, shown].tolist(), widths)
         elif label == hidden[0]:

@@ -1,6 +1,5 @@
 """`blurtrain check-data`: look at every image of a source before training, tell what is wrong, list what is left."""
 
-import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from blurtrain import backbones
 from blurtrain.chatter import silence
 from blurtrain.config import Config
 from blurtrain.errors import ConfigError, DataError
-from blurtrain.files import whole_file
+from blurtrain.files import whole_file, write_csv
 from blurtrain.findings import LEFT_OUT, PROBLEM, SEVERITY, Checked, Finding, classes_that_fail, findings, resolved
 from blurtrain.folder_source import FolderSource
 from blurtrain.folders import text_of
@@ -97,7 +96,7 @@ def check_data(config: Config, out: Path | None = None, fix_list: Path | None = 
     if fix_list is not None:
         _require_names(source.classes)
     checked = examine(source, own, config)
-    _write(out, chain([COLUMNS], _rows(checked)), csv.QUOTE_MINIMAL)
+    _write(out, chain([COLUMNS], _rows(checked)))
     mended = None if fix_list is None else _mend(checked, paths, fix_list)
     return Check(checked, out, mended, bool(paths))
 
@@ -182,8 +181,7 @@ def _mend(checked: Checked, paths: Sequence[Path], file: Path) -> Mended:
         )
         for name, index in zip(names, places, strict=True)
     )
-    # All quoted: before Python 3.13 a lone carriage return would not be.
-    _write(file, chain([("path", "label", "split")], rows), csv.QUOTE_ALL)
+    _write(file, chain([("path", "label", "split")], rows))
     return Mended(file, len(places), dropped)
 
 
@@ -245,6 +243,6 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
-def _write(file: Path, rows: Iterable[Sequence[str]], quoting: int) -> None:
+def _write(file: Path, rows: Iterable[Sequence[str]]) -> None:
     with whole_file(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
-        csv.writer(opened, lineterminator="\n", quoting=quoting).writerows(rows)  # type: ignore[arg-type]
+        write_csv(opened, rows)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from safetensors import SafetensorError
 
@@ -117,8 +117,24 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@runtime_checkable
+class SupportsWrite(Protocol):
+    """A file or a stream of text."""
+
+    def write(self, text: str, /) -> object:
+        """Take a text."""
+
+
+def write_csv(file: SupportsWrite, rows: Iterable[Iterable[object]]) -> None:
+    """Rows as CSV, one at a time; a row with a carriage return is quoted, which Python before 3.13 forgets."""
+    plain = csv.writer(file, lineterminator="\n")
+    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in map(tuple, rows):
+        (quoted if any("\r" in str(cell) for cell in row) else plain).writerow(row)
+
+
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """Rows as CSV; the first one is the head."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    write_csv(buffer, rows)
     return buffer.getvalue()

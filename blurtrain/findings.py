@@ -178,7 +178,7 @@ def _across(checked: Checked, members: Sequence[int]) -> Iterator[Finding]:
     """Those that training leaves out: what is tested on stays, but a further test set gives way."""
     sides, items = checked.sides, checked.items
     own = [index for index in members if items[index].extra_test is None]
-    fitted = [index for index in own if sides[index] != TEST]
+    fitted = [] if any(sides[index] == TEST for index in own) else own  # training images give way to these first
     for index in members:
         kept = next(iter(own if items[index].extra_test is None else fitted), index)
         if sides[index] != sides[kept]:

@@ -87,6 +87,8 @@ class HubSource(StoredSource):
         """The splits that mean something here, by our names."""
         found = {SPLITS[name.lower()]: part for name, part in loaded.items() if name.lower() in SPLITS}
         others = [name for name in loaded if name.lower() not in SPLITS]
+        if len(found) + len(others) < len(loaded):
+            raise DataError(f"{root} has the splits {', '.join(loaded)}, two of which mean the same: rename one")
         if others and found:
             self.notes.append(f"note: {', '.join(others)} beside the splits of {root} is left out")
         if len(found) + len(others) == 1 or not found:
@@ -199,13 +201,23 @@ def _labels(
 ) -> tuple[list[str] | None, list[str] | None]:
     """Names of all classes where they are given, and of each image's; nothing where no image has one."""
     names: list[str] | None = getattr(part.features[column], "names", None)
-    values = part.select_columns([column])[:][column]
-    bad = [row for row, value in enumerate(values) if value in (None, "") or (names is not None and value < 0)]
+    where = f"{root}{f' in the split {split}' if split else ''}, column {column}"
+    try:
+        values = part.select_columns([column])[:][column]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} holds a label that is no text in UTF-8 ({error}): write it anew") from error
+    for row, value in enumerate(values if names is not None else ()):
+        if value is not None and value >= len(names or ()):
+            raise DataError(f"row {row + 1} of {where} has label {value} of {len(names or ())} classes: mend it")
+    bad = [
+        row
+        for row, value in enumerate(values)
+        if value is None or (value < 0 if names is not None else not str(value).strip())
+    ]
     if bad and len(bad) == len(values):
         return names, None
     if bad:
-        where = f" in the split {split}" if split else ""
-        raise DataError(f"row {bad[0] + 1} of {root}{where}, column {column} has no label: remove it, or give one")
+        raise DataError(f"row {bad[0] + 1} of {where} has no label: remove it, or give one")
     return names, [str(value) if names is None else names[value] for value in values]
 
 

@@ -11,7 +11,7 @@ from blurtrain import own_code
 from blurtrain.errors import ConfigError
 from blurtrain.progress import one_line, say
 from blurtrain.scalars import Scalar
-from blurtrain.trust import require_allowed_logger
+from blurtrain.trust import LOGGERS, require_allowed_logger
 
 Named = Mapping[str, Mapping[str, Any]]
 NAMES = ("run_name", "name")  # what a class may call the name of a run; the first that it takes
@@ -73,7 +73,8 @@ def _write(
 def _made(path: str, arguments: Mapping[str, Any], run: str) -> Logger:
     require_allowed_logger(path)
     place, _, name = path.rpartition(".")
-    kind = own_code.found(place, name, f"loggers: {path}", ConfigError) if place else None
+    here = place not in LOGGERS  # a file may name Lightning's own, and must not start what lies in the working folder
+    kind = own_code.found(place, name, f"loggers: {path}", ConfigError, here=here) if place else None
     if not (isinstance(kind, type) and issubclass(kind, Logger)):
         raise ConfigError(
             f"loggers: {path} is no logger of Lightning: give the path of a class, such as "

@@ -152,7 +152,7 @@ def _parquet_rows(table: Path) -> Iterator[Row]:
                     number += 1
                     path, label, *split = ("" if cell is None else str(cell) for cell in cells)
                     yield Row(number, path, label, split[0] if split else None)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise _unreadable(table, error) from error
 
 

@@ -256,7 +256,7 @@ def _require_as_written(words: Sequence[str], parsed: Namespace) -> None:
     """Refuse words that mean something else in YAML: 1:30 is ninety, and what follows a # is a comment."""
     for option, value in _pairs(words):
         taken = parsed.get(option[2:], value)
-        if isinstance(taken, (int, float)) and ":" in value:
+        if isinstance(taken, (int, float)) and not isinstance(taken, bool) and ":" in value:
             raise ConfigError(f"{option} must be in plain decimal digits, got {value!r}")
         if taken is None and value not in ("null", "~"):
             raise ConfigError(f"{option} must begin with another character, got {value!r}")

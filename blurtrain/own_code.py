@@ -10,7 +10,7 @@ from blurtrain.cutting import first_sentence
 from blurtrain.errors import BlurtrainError
 
 
-def found(place: str, attribute: str, what: str, error: type[BlurtrainError]) -> Any:  # noqa: ANN401 - whatever it is
+def found(place: str, attribute: str, what: str, error: type[BlurtrainError], *, here: bool = True) -> Any:  # noqa: ANN401 - whatever it is
     """An attribute of a module, or nothing where it has none.
 
     Args:
@@ -18,13 +18,14 @@ def found(place: str, attribute: str, what: str, error: type[BlurtrainError]) ->
         attribute: Its name there.
         what: The key and value that name them, for the sentence.
         error: Is raised.
+        here: Whether the module may lie in the working folder: only where the user has named it himself.
 
     Raises:
         BlurtrainError: If the module is not there or cannot be imported.
     """
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)  # last, so that no file in it hides a library; kept, for imports inside functions
+    folder = str(Path.cwd())
+    if here and folder not in sys.path and "" not in sys.path:
+        sys.path.append(folder)  # last, so that no file in it hides a library; kept, for imports inside functions
     return getattr(_imported(place, what, error), attribute, None)
 
 

@@ -88,6 +88,9 @@ def _code(network: nn.Module, function: Callable[[], Any]) -> str:
     places = sorted({kind.__module__ for kind in kinds if kind.__module__.split(".")[0] not in LIBRARIES})
     parts: list[str | bytes] = [ADDRESS.sub("", repr(network))]
     for place in places:
-        file = inspect.getsourcefile(sys.modules[place]) if place in sys.modules else None
+        try:
+            file = inspect.getsourcefile(sys.modules[place]) if place in sys.modules else None
+        except TypeError as error:  # typed in: other code by the same name would find its features
+            raise BackboneError(f"backbone.name: {place} lies in no file: write its code into one") from error
         parts += [place, Path(file).read_bytes() if file and Path(file).is_file() else b""]
     return sha256(*parts)

@@ -1,6 +1,5 @@
 """What a finished run's classifier says of image files, one after another, read and answered side by side."""
 
-import csv
 import glob
 import json
 import sys
@@ -23,7 +22,7 @@ from blurtrain.decoding import SUFFIXES, Geometry
 from blurtrain.engines import CHECK_IMAGES, Engine
 from blurtrain.errors import ConfigError, DataError
 from blurtrain.features import AHEAD
-from blurtrain.files import whole_file
+from blurtrain.files import SupportsWrite, whole_file, write_csv
 from blurtrain.folders import KINDS, images_below, is_folder, text_of, why_not
 from blurtrain.progress import AboveBars, progress, say
 from blurtrain.reduction import square
@@ -202,7 +201,7 @@ def _predicted(run: Run, config: Config, paths: list[Path], asked: Asked) -> Gen
             closing(_batches(answering, source, geometry, len(paths), size)) as batches,
         ):
             for start, answers in batches:
-                for path, answer in zip(paths[start:], answers, strict=False):
+                for path, answer in zip(paths[start : start + len(answers)], answers, strict=True):
                     yield _prediction(text_of(path), answer, classes, asked)
                 bar.advance(len(answers))
 
@@ -288,11 +287,8 @@ def write(
 
 
 @runtime_checkable
-class _Lines(Protocol):
-    """A file or a stream of text."""
-
-    def write(self, text: str, /) -> object:
-        """Take a text."""
+class _Lines(SupportsWrite, Protocol):
+    """The same, that hands on what it was given."""
 
     def flush(self) -> object:
         """Hand on what was taken."""
@@ -300,13 +296,12 @@ class _Lines(Protocol):
 
 def _write(rows: Iterable[Prediction], kind: str, asked: Asked, file: _Lines) -> tuple[Counter[str], int]:
     classes: Counter[str] = Counter()
-    lines = csv.writer(file, lineterminator="\n")
     bad = 0
     if kind == "csv":
-        lines.writerow(columns(asked))
+        write_csv(file, [columns(asked)])
     for row in rows:
         if kind == "csv":
-            lines.writerow(_cells(row, asked))
+            write_csv(file, [_cells(row, asked)])
         else:
             file.write(json.dumps(_object(row, asked), ensure_ascii=False) + "\n")
         file.flush()

@@ -17,9 +17,10 @@ from blurtrain.decoding import Geometry
 from blurtrain.errors import ConfigError, DataError
 from blurtrain.opening import open_source
 from blurtrain.progress import say
-from blurtrain.reading import content_name
+from blurtrain.reading import content_name, native_size
+from blurtrain.reduction import reduced
 from blurtrain.sheets import SIDES, Picture, Row, Sheet, draw
-from blurtrain.sources import Item, Source, why
+from blurtrain.sources import Item, Part, Source, why
 from blurtrain.views import CLEAN, TrainView
 
 MOST_IMAGES = 32
@@ -109,11 +110,13 @@ def _row(source: Source, index: int, geometry: Geometry, views: Sequence[TrainVi
     item = source.items[index]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # odd images that still decode are no news to the user
-        image = source.decode(index)
+        # As in training: what a pipeline draws depends on what is decoded.
+        image = reduced(Part(source, [index]), geometry).decode(0)
     pixels, names = geometry.apply(image)[None], np.array([content_name(image)])
     pictures = tuple(_displayed(blur_pixels(*copies.seen(pixels, names, view))[0]) for view in views)
-    scale = min(image.size) / geometry.resize
-    return Row(source.classes[item.label], Path(item.name).name, image.size, scale, pictures)
+    width, height = native_size(image).tolist()
+    scale = min(width, height) / geometry.resize
+    return Row(source.classes[item.label], Path(item.name).name, (width, height), scale, pictures)
 
 
 def _displayed(seen: Float32[np.ndarray, "3 side side"]) -> Picture:

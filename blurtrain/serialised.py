@@ -65,6 +65,6 @@ def plain(value: Any, key: str, depth: int = 0) -> Any:  # noqa: ANN401 - any va
         return {name: plain(below, key, depth + 1) for name, below in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(below, key, depth + 1) for below in value]
-    is_number = isinstance(value, (int, float)) and math.isfinite(value)
+    is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     require(value is None or isinstance(value, str) or is_number, f"a value in {key}", "a text or a number", value)
     return value

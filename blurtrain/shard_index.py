@@ -159,6 +159,7 @@ def _label(shard: Path, file: io.BufferedReader, member: tarfile.TarInfo) -> tup
             raise DataError(f'{place} has no "label": {allowed} by that name')
         value = value["label"]
         typed = "text" if isinstance(value, str) else "whole number"
-    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():
+    half = re.search("[\ud800-\udfff]", str(value))  # of a character: no file can be written with it
+    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip() or half:
         raise DataError(f"{place} gives the label {value!r}: {allowed}")
     return str(value).strip(), typed

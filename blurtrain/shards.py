@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing
+from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from blurtrain.errors import DataError
 from blurtrain.files import sha256, whole_file
+from blurtrain.folders import text_of
 from blurtrain.listed import Listing, choose, splits_of_files
 from blurtrain.locks import held
 from blurtrain.progress import progress
@@ -55,7 +57,10 @@ class ShardSource(StoredSource):
         require_one_type((self._shards[place], sample) for place, sample in found)
         prefixes = _distinct(names)
         listing = Listing(
-            [f"{prefixes[place]}/{sample.key}{'.' * bool(sample.kind)}{sample.kind}" for place, sample in found],
+            [
+                text_of(f"{prefixes[place]}/{sample.key}{'.' * bool(sample.kind)}{sample.kind}")
+                for place, sample in found
+            ],
             [sample.label for _, sample in found],
             [splits[place] for place, _ in found],
         )
@@ -174,7 +179,12 @@ def _unmatched(whole: str) -> DataError:
 
 
 def _file_name(name: str) -> str:
-    return Path(unquote(urlsplit(name).path)).name if URL.match(name) else Path(name).name
+    if not URL.match(name):
+        return Path(name).name
+    try:
+        return Path(unquote(urlsplit(name).path)).name
+    except ValueError as error:
+        raise DataError(f"{name} is no address ({error}): mend it, or download the shards and give files") from error
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -210,7 +220,7 @@ def _fetch(url: str, place: Path) -> None:
             with _opened(url) as answer:
                 shutil.copyfileobj(answer, file, 1 << 20)
                 announced = getattr(answer, "length", 0)  # what is left of what the server has announced
-        except (OSError, ValueError, ImportError) as error:  # ImportError: fsspec says what to install
+        except (OSError, ValueError, HTTPException, ImportError) as error:  # ImportError: fsspec says what to install
             raise DataError(
                 f"{url} cannot be fetched ({error}): mend the address, or download it and give files"
             ) from error

@@ -285,6 +285,21 @@ def test_of_further_test_sets_their_own_copy_gives_way(tmp_path: Path) -> None:
     assert (row["path"], row["other path"]) == ("phone/a/train.bmp", "train/a/0.png")
 
 
+def test_a_copy_of_what_is_tested_is_no_copy_of_what_is_trained_on(tmp_path: Path) -> None:
+    """The training image gives way to the test image, so the further test set may keep its own."""
+    root = fill(tmp_path / "set", {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
+    fill(tmp_path / "more", {"none": 0, "phone/a": 0, "no": 0, "phone/b": 0})
+    for place in (root / "train" / "a" / "leak.png", tmp_path / "more" / "phone" / "a" / "same.png"):
+        Image.open(root / "test" / "a" / "0.png").save(place)
+    scene(9000).save(tmp_path / "more" / "phone" / "b" / "new.png")
+    config = replace(config_of(root, tmp_path), extra_tests={"phone": str(tmp_path / "more" / "phone")})
+    rows = [(row["finding"], row["path"], row["other path"]) for row in rows_of(check_data(config).out)]
+    assert rows == [("duplicate across splits", "train/a/leak.png", "test/a/0.png")]
+    used = load(config.data, GEOMETRY, cache=False, extra_tests=config.extra_tests)
+    assert len(used.train) == 6
+    assert [len(found) for found in used.extra_tests.values()] == [2]
+
+
 def test_all_sources_of_the_same_images_have_the_same_findings(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", {"train/a": 6, "train/b": 5, "test/a": 3, "test/b": 3})
     Image.open(root / "test" / "a" / "0.png").save(root / "train" / "a" / "leak.png")

@@ -154,6 +154,29 @@ def test_names_of_the_hub_give_its_splits(photo_folder: Path, monkeypatch: pytes
         HubSource("hf:odd")
 
 
+def test_two_splits_of_one_meaning_are_refused(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = table_of(entries_of(photo_folder))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: {"train": part, "valid": part, "validation": part})
+    with pytest.raises(DataError, match=r"^hf:x has the splits train, valid, validation, two of which mean the same"):
+        HubSource("hf:x")
+
+
+def test_labels_beyond_the_classes_and_blank_ones_are_refused(class_folder: Path, tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table_of(entries_of(class_folder)).to_parquet(tmp_path / "classes.parquet")
+    stored = parquet.read_table(tmp_path / "classes.parquet")
+    place, field = stored.column_names.index("label"), stored.schema.field("label")
+    labels = pyarrow.array([0, 1, 2, *[3] * (len(stored) - 3)], field.type)
+    parquet.write_table(stored.set_column(place, field, labels), tmp_path / "classes.parquet")
+    with pytest.raises(DataError, match=r"^row 4 of hf:.*, column label has label 3 of 3 classes: mend it$"):
+        HubSource(f"hf:{tmp_path}/classes.parquet")
+    entries = entries_of(class_folder)
+    rows = [(path, " " if number == 5 else label, "") for number, (path, label, _) in enumerate(entries)]
+    table_of(rows, None).to_parquet(tmp_path / "texts.parquet")
+    with pytest.raises(DataError, match=r"^row 6 of hf:.*, column label has no label: remove it, or give one$"):
+        HubSource(f"hf:{tmp_path}/texts.parquet")
+
+
 def test_split_without_labels_is_left_out_in_words(photo_folder: Path, tmp_path: Path) -> None:
     entries = entries_of(photo_folder)
     table_of([entry for entry in entries if entry[2] == "train"]).to_parquet(tmp_path / "train.parquet")

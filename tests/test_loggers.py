@@ -180,6 +180,24 @@ def test_a_logger_that_fails_later_loses_no_run(few: Config, own: Path, capsys: 
     assert runs.is_finished(replace(few, runs=own / "runs"))
 
 
+def test_a_file_starts_nothing_that_lies_in_the_working_folder(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning's loggers may be named by a file: neither a folder called like it nor what they import is run then."""
+    code = f"open({str(own / 'ran')!r}, 'w').close()\n"
+    (own / "lightning/pytorch").mkdir(parents=True)
+    for name in ("lightning/__init__.py", "lightning/pytorch/__init__.py", "lightning/pytorch/loggers.py"):
+        (own / name).write_text(code)
+    for name in ("comet_ml", "mlflow"):
+        (own / f"{name}.py").write_text(code)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(own)])
+    for path in ("lightning.pytorch.loggers.CSVLogger", "pytorch_lightning.loggers.MLFlowLogger"):
+        (own / "c.yaml").write_text(f"loggers: {{{path}: {{}}}}\n")
+        assert main(["train", "--config", "c.yaml", "--runs", str(own / "runs"), "--cache", str(own / "cache")]) == 2
+        assert path in capsys.readouterr().err
+    assert not (own / "ran").exists()
+
+
 @pytest.mark.parametrize(
     ("named", "said"),
     [

@@ -196,6 +196,14 @@ def test_odd_names_come_back_from_csv(
     assert [line.split()[0] for line in err.splitlines()] == ["classifying", "Found:", "Next:"]
 
 
+def test_a_file_behind_a_switch_may_have_a_colon_in_its_name(
+    few_runs: dict[str, Path], drawn: Path, tmp_path: Path, said: Callable[..., tuple[Rows, str]]
+) -> None:
+    shutil.copy(drawn / "00.png", tmp_path / "12:30.png")
+    rows, _ = said(few_runs["frozen"], "--blur_check", "12:30.png")
+    assert [row["path"] for row in rows] == ["12:30.png"]
+
+
 def test_a_broken_file_has_a_row_that_says_so(
     few_runs: dict[str, Path], drawn: Path, tmp_path: Path, said: Callable[..., tuple[Rows, str]]
 ) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import ndimage
 
 import blurtrain
-from blurtrain import imagenet_c, nearest_severity, previews, sheets
+from blurtrain import imagenet_c, nearest_severity, previews, reading, reduction, sheets
 from blurtrain.blur import blur
 from blurtrain.config import BackboneConfig, BlurGrid, Config, DataConfig, GlyphsConfig
 from blurtrain.convolution import from_weights
@@ -323,9 +323,9 @@ def test_only_the_images_that_are_shown_are_decoded(photos: Config, monkeypatch:
     opened: list[int] = []
     decode = FolderSource.decode
 
-    def counted(self: FolderSource, index: int) -> Image.Image:
+    def counted(self: FolderSource, index: int, scale: int = 1) -> Image.Image:
         opened.append(index)
-        return decode(self, index)
+        return decode(self, index, scale)
 
     monkeypatch.setattr(FolderSource, "decode", counted)
     sheet(photos, 4)
@@ -516,3 +516,23 @@ def test_it_takes_no_library_that_it_does_not_need(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", PROGRAM, str(tmp_path / "p.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", "")
+
+
+def test_large_photographs_are_decoded_as_in_training(tmp_path: Path) -> None:
+    """What a pipeline draws depends on the name by content, and this on the part of the size."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.random.default_rng(ord(name)).integers(0, 255, (1500, 1700, 3), np.uint8)).save(
+            tmp_path / name / "large.jpg"
+        )
+    source, geometry = open_source(DataConfig(root=str(tmp_path))), Geometry(128, 128)
+    read = reading.pixels_of(reduction.reduced(source, geometry), 0, geometry)
+    whole = reading.pixels_of(source, 0, geometry)
+    assert not isinstance(read, str)
+    assert not isinstance(whole, str)
+    assert read[1] != whole[1]
+    row = previews._row(source, 0, geometry, [CLEAN])
+    assert row.size == (1700, 1500)
+    assert row.scale == pytest.approx(1500 / 128)
+    step = len(row.pictures[0]) // 128
+    np.testing.assert_array_equal(row.pictures[0][::step, ::step], read[0].transpose(1, 2, 0))

@@ -217,6 +217,14 @@ def test_shard_that_has_changed_is_read_again(tmp_path: Path) -> None:
     assert len(ShardSource(str(path), tmp_path).items) == 4
 
 
+def test_names_that_are_no_utf_8_are_written_as_digits(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [*sample("a", "x"), *sample("m\udcfcll", "y"), *sample("z", "x")])
+    source = ShardSource(str(path), tmp_path)
+    assert [item.name for item in source.items] == ["a/a.png", "a/m\\xfcll.png", "a/z.png"]
+    assert source.items[1].name.encode()
+    assert source.decode(1).size == (8, 9)
+
+
 A, B = sample("0", "a"), sample("1", "b")
 REFUSED: dict[str, tuple[Members, str]] = {
     "no label": (
@@ -236,6 +244,10 @@ REFUSED: dict[str, tuple[Members, str]] = {
     "list in JSON": ([("0.json", b"[1]")], '0.json of shard {t} has no "label": give a whole number or a text by'),
     "fraction": ([("0.json", b'{"label": 1.5}')], "0.json of shard {t} gives the label 1.5: give a whole number or a"),
     "truth": ([("0.json", b'{"label": true}')], "0.json of shard {t} gives the label True: give a whole number or a"),
+    "half a character": (
+        [("0.json", b'{"label": "\\ud800"}')],
+        "0.json of shard {t} gives the label '\\ud800': give a",
+    ),
     "deep JSON": ([("0.json", b"[" * 99_999)], "0.json of shard {t} cannot be read (maximum recursion depth exceeded"),
     "long label": ([("0.cls", b"x" * 2**20 + b"x")], "0.cls of shard {t} has more than 1,048,576 bytes: give a whole"),
     "one class": (A, "{t} has images of 1 class(es), and at least 2 are needed: list more"),
@@ -286,6 +298,8 @@ UNUSABLE = {
     "a.tar.gz": "a.tar.gz of a.tar.gz is no .tar: unpack what compresses it (gunzip), or give {train,test}-{000..003}",
     "none-{0..1}.tar": "shard none-0.tar cannot be read (No such file or directory): give tar files by a pattern such",
     "s3://bucket/a.tar": "s3://bucket/a.tar cannot be fetched (Install s3fs to access S3): mend the address, or ",
+    "http://[::1/x-{0..1}.tar": "http://[::1/x-0.tar is no address (Invalid IPv6 URL): mend it, or download the shards",
+    "http://127.0.0.1:1/a b.tar": "http://127.0.0.1:1/a b.tar cannot be fetched (URL can't contain control characters",
     "odd://x/a.tar": "odd://x/a.tar cannot be fetched (Protocol not known: odd): mend the address, or download it",
 }
 
