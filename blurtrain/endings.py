@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from blurtrain import runs
 from blurtrain.config import Config
 from blurtrain.progress import one_line
-from blurtrain.trust import OPTION, is_function
+from blurtrain.trust import OPTION
 from blurtrain.views import REAL
 
 if TYPE_CHECKING:
@@ -71,12 +71,6 @@ def _command(*words: str | Path) -> str:
     return one_line(shlex.join(map(str, words)))
 
 
-def _again(folder: Path, config: Config) -> list[str | Path]:
-    """The options that give the config of a folder; a function of the user's own has to be named by himself."""
-    named = [OPTION, config.backbone.name] if is_function(config.backbone.name) else []
-    return ["--config", folder / runs.CONFIG, *named]
-
-
 def _can_choose(config: Config) -> bool:
     """Whether `recommend` takes it."""
     return config.cache is not False and not config.changes_backbone and not config.duplicated
@@ -84,7 +78,7 @@ def _can_choose(config: Config) -> bool:
 
 def _improving(folder: Path, config: Config) -> Words:
     """What may find better copies, or else shows the blurs."""
-    return ["recommend" if _can_choose(config) else "preview", *_again(folder, config)]
+    return ["recommend" if _can_choose(config) else "preview", *runs.again(folder, config)]
 
 
 def after_train(config: Config) -> Ending:
@@ -95,7 +89,7 @@ def after_train(config: Config) -> Ending:
     rows = report.sweep_rows(folder)
     clean, worst = rows[0], min((row for row in rows if row["family"] != REAL), key=_accuracy)
     lost = "" if worst is clean else f", {_percent(worst)} through {worst['view']}"
-    following = ["compare", *_again(folder, config)] if config.copies else _improving(folder, config)
+    following = ["compare", *runs.again(folder, config)] if config != config.baseline() else _improving(folder, config)
     return Ending(f"accuracy {_percent(clean)} on clean images{lost}", [folder], following, watch=config.runs)
 
 
@@ -116,11 +110,12 @@ def after_compare(folder: Path, comparison: Result, names: Sequence[str]) -> End
     verdicts: dict[str, Result] = (heavy or comparison["views"][0])["against_reference"]
     found = "; ".join(f"{name} is {report.against(verdict, reference)}" for name, verdict in verdicts.items())
     best = max(verdicts, key=lambda name: float(verdicts[name]["difference"]))
-    run = Path(comparison["arms"][best])
+    run = runs.placed(folder, Path(comparison["arms"][best]))
+    config = runs.read_config(run)
     if heavy and verdicts[best]["verdict"] == "better":
-        following: Words = ["export", run, "--out", "classifier.onnx"]
+        following: Words = ["export", run, "--out", "classifier.onnx", *runs.named_again(config)]
     else:
-        following = _improving(run, runs.load_run(run).config)
+        following = _improving(run, config)
     return Ending(f"{where} {found}", [folder], following, names, folder.parent)
 
 
@@ -132,12 +127,12 @@ def after_evidence(folder: Path, config: Config, found: Result) -> Ending:
     gains = [setting["heavy"] for setting in found["sensitivity"]]
     verdict = f"; under heavy blur {config.arm} is {report.against(gains[0], found['reference'])}" if gains else ""
     names = ["evidence.csv", "evidence.json", "figures"]
-    return Ending(f"{count}{verdict}", [folder], ["recommend", *_again(folder, config)], names)
+    return Ending(f"{count}{verdict}", [folder], ["recommend", *runs.again(folder, config)], names)
 
 
 def after_recommend(out: Path, config: Config, found: Result) -> Ending:
     """The copies that were chosen, which are compared with the baseline next."""
-    named = [OPTION, config.backbone.name] if is_function(config.backbone.name) else []
+    named = runs.named_again(config)
     files = [out, out.with_suffix(".json")]
     if not found["chosen"]:
         costly = " at little cost on clean images" * bool(found["refused"])
@@ -156,7 +151,7 @@ def after_pretrained(folder: Path, config: Config, result: Result, names: Sequen
     skipped = len(result["skipped"])
     without = f"; {skipped} bad image{'s' * (skipped > 1)} left out" if skipped else ""
     found = f"{result['network']} top-1 {_percent(clean)} on clean images{lost}{without}"
-    return Ending(found, [folder], ["layers", "--own_head", *_again(folder, config)], names)
+    return Ending(found, [folder], ["layers", "--own_head", *runs.again(folder, config)], names)
 
 
 def after_layers(folder: Path, config: Config, result: Result, names: Sequence[str], *, own_head: bool) -> Ending:
@@ -164,14 +159,14 @@ def after_layers(folder: Path, config: Config, result: Result, names: Sequence[s
     violations, count = result["violations"], len(result["layers"])
     held = "no bound violated" if violations["count"] == 0 else f"{violations['count']:,} bounds violated"
     found = f"{held} in {violations['checked']:,} comparisons at {count} convolution{'s' * (count != 1)}"
-    command = "preview" if own_head or not config.copies else "compare"
-    return Ending(found, [folder], [command, *_again(folder, config)], names, config.runs)
+    command = "preview" if own_head or config == config.baseline() else "compare"
+    return Ending(found, [folder], [command, *runs.again(folder, config)], names, config.runs)
 
 
 def after_preview(out: Path, config: Config, summary: str, words: Sequence[str]) -> Ending:
     """The picture; the same blurs are trained and tested with next."""
     rest = without(words, "--images", "--out")
-    return Ending(summary, [out], ["compare" if config.copies else "train", *rest])
+    return Ending(summary, [out], ["compare" if config != config.baseline() else "train", *rest])
 
 
 def after_check(check: "Check", words: Sequence[str]) -> Ending:
@@ -217,7 +212,8 @@ def after_predict(run: Path, out: Path | None, classes: Counter[str], bad: int) 
     named += [f"{others:,} of other classes"] * (others > 0) + [f"{bad:,} not usable"] * (bad > 0)
     total = classes.total() + bad
     found = f"{total:,} file{'s' * (total > 1)}: {', '.join(named)}"
-    return Ending(found, [] if out is None else [out], ["export", run, "--out", "classifier.onnx"])
+    named = runs.named_again(runs.read_config(run)) if (run / runs.CONFIG).exists() else []
+    return Ending(found, [] if out is None else [out], ["export", run, "--out", "classifier.onnx", *named])
 
 
 def after_export(file: Path, card: Path, difference: float, images: int) -> Ending:

@@ -11,7 +11,7 @@ from blurtrain import comparison, page_answers, page_figures, page_images, page_
 from blurtrain.arms import TWICE
 from blurtrain.breakdown import KINDS
 from blurtrain.config import Config
-from blurtrain.errors import RunError
+from blurtrain.errors import BlurtrainError, RunError, StoreError
 from blurtrain.files import write_text
 from blurtrain.page_answers import Answers
 from blurtrain.progress import say
@@ -130,7 +130,9 @@ def refresh(config: Config) -> None:
         return
     try:
         write(folder)
-    except RunError as error:
+    except StoreError:
+        raise
+    except BlurtrainError as error:
         say(f"note: {folder / comparison.PAGE} is as it was: {error}")
 
 
@@ -141,7 +143,7 @@ def read(folder: Path) -> Told:
         RunError: As `write`.
     """
     result = comparison.read(folder)
-    opened = {arm: runs.load_run(_place(folder, Path(place))) for arm, place in result["arms"].items()}
+    opened = {arm: runs.load_run(runs.placed(folder, Path(place))) for arm, place in result["arms"].items()}
     for arm, run in opened.items():
         if run.result["files"][PREDICTIONS] != result["inputs"][arm]:
             raise RunError(
@@ -152,11 +154,6 @@ def read(folder: Path) -> Told:
     answers = page_answers.gather(opened, {view["name"]: view["heavy"] for view in result["views"]})
     roster = read_roster(reference.file(TEST_IMAGES))
     return Told(folder, result, opened, answers, roster.images.to_pylist(), roster.files.to_pylist())
-
-
-def _place(folder: Path, run: Path) -> Path:
-    """Where a run lies: as the comparison has it, or beside the comparison if both have moved."""
-    return run if (run / runs.CONFIG).exists() else folder.parent / run.name
 
 
 def context(told: Told) -> Part:

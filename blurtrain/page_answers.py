@@ -136,7 +136,7 @@ def read(
     """
     try:
         filters = [("view", "=", view)]
-        table = pq.read_table(path, columns=COLUMNS, filters=filters, read_dictionary=["head", "view"])
+        table = pq.read_table(path, columns=COLUMNS, filters=filters, read_dictionary=["head"])
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path} cannot be read: train that run again under another name") from error
     if len(table) == 0:

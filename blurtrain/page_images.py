@@ -128,24 +128,26 @@ def _encoded(
 ) -> tuple[int, dict[tuple[int, str], str]]:
     """All pictures as data URIs of the largest side at which they fit in a page."""
     full = next(iter(seen.values())).shape[-1] if seen else SIDES[0]
-    for side in (min(full, allowed) for allowed in SIDES):
+    for allowed in SIDES:
+        side, last = min(full, allowed), allowed == SIDES[-1]
+        exact = side < EXACT and not (last and side < full)  # where so many are shown, pixels are not
         encoded: dict[tuple[int, str], bytes] = {}
         size = 0
         for key, pixels in seen.items():
-            encoded[key] = _webp(pixels, side, QUALITY if key[1] == CLEAN.name else SMOOTH)
+            encoded[key] = _webp(pixels, side, QUALITY if key[1] == CLEAN.name else SMOOTH, exact=exact)
             size += len(encoded[key])
-            if size > MOST_BYTES:
+            if size > MOST_BYTES and not last:
                 break
         else:
             break
     return side, {key: f"data:image/webp;base64,{base64.b64encode(data).decode()}" for key, data in encoded.items()}
 
 
-def _webp(pixels: UInt8[np.ndarray, "3 height width"], side: int, quality: int) -> bytes:
+def _webp(pixels: UInt8[np.ndarray, "3 height width"], side: int, quality: int, *, exact: bool) -> bytes:
     image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     if image.width > side:
         image = image.resize((side, side), Image.Resampling.BOX)
-    return _saved(image, quality=quality, lossless=image.width < EXACT)
+    return _saved(image, quality=quality, lossless=exact)
 
 
 def _saved(image: Image.Image, **options: int | bool) -> bytes:

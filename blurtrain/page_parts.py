@@ -2,7 +2,8 @@
 
 import base64
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 from blurtrain import comparison, layer_report, page_words, runs
 from blurtrain.breakdown import CLASSES, IMAGES
 from blurtrain.config import EMBEDDED, Config
-from blurtrain.errors import RunError
+from blurtrain.errors import BlurtrainError, RunError
 from blurtrain.files import read_sealed
 from blurtrain.layer_pictures import FIGURES
 from blurtrain.layer_words import number, plural
@@ -35,7 +36,10 @@ def layers(parent: Path, config: Config) -> Part | None:
     except RunError:
         return None
     files = {name: folder / "figures" / f"{name}.png" for name in FIGURES}
-    pictures = [(layer_alt(name, result), *drawn(path.read_bytes())) for name, path in files.items() if path.exists()]
+    pictures = []
+    for name, path in files.items():
+        with suppress(OSError):  # it is not there, or damaged: the figures are in the text as well
+            pictures.append((layer_alt(name, result), *drawn(path.read_bytes())))
     return {"finding": result["finding"], "pictures": pictures, "folder": str(folder), "n": result["n_images"]}
 
 
@@ -112,7 +116,7 @@ def _belongs(folder: Path, config: Config, result: str) -> bool:
     """Whether a folder holds something finished of this very config."""
     try:
         return runs.is_finished(config, folder, result)
-    except RunError:
+    except BlurtrainError:  # another one's, whose images or weights may be missing, too
         return False
 
 
@@ -131,7 +135,8 @@ def made(folder: Path, opened: Mapping[str, runs.Run]) -> Part:
         "files": [str(folder / name) for name in (comparison.RESULT, "comparison.csv")],
         "single": [str(folder / name) for name in (CLASSES, IMAGES)],
         "skipped": len(last.result.get("skipped", {})),
-        "run": str(last.folder),
+        "run": _shell([last.folder]),
+        "named": _shell(runs.named_again(last.config)),
         "version": last.result["versions"]["blurtrain"],
     }
 
@@ -181,33 +186,37 @@ def _places(config: Config) -> Part:
 
 def steps(folder: Path, opened: Mapping[str, runs.Run]) -> list[tuple[str, str]]:
     """What makes a comparison again, in order: what each command does, and the command."""
-    places = {name: run.folder for name, run in opened.items()}
-    file = shlex.quote(str(list(places.values())[-1] / runs.CONFIG))
+    last = list(opened.values())[-1]
+    options = _shell(runs.again(last.folder, last.config))
     if _is_pair(folder, opened):
-        command = f"blurtrain compare --config {file}"
+        command = f"blurtrain compare {options}"
         again = [("Trains what is missing, reuses what is stored, compares the arms, writes this page.", command)]
     else:
         again = [
             (
                 f"Trains {name}, unless it is stored.",
-                f"blurtrain train --config {shlex.quote(str(place / runs.CONFIG))}",
+                f"blurtrain train {_shell(runs.again(run.folder, run.config))}",
             )
-            for name, place in places.items()
+            for name, run in opened.items()
         ]
-        several = " ".join(shlex.quote(str(place)) for place in places.values())
+        several = _shell(run.folder for run in opened.values())
         again.append(("Compares them, and writes this page.", f"blurtrain compare {several}"))
     return [
         *again,
-        ("Optional: what blur does at each convolution, in theory and measured.", f"blurtrain layers --config {file}"),
+        ("Optional: what blur does at each convolution, in theory and measured.", f"blurtrain layers {options}"),
         (
             "Optional: the copies beside controls, other families, numbers and strengths of copies.",
-            f"blurtrain evidence --config {file}",
+            f"blurtrain evidence {options}",
         ),
         (
             "Writes this page anew, with what these two have found.",
             f"blurtrain report {shlex.quote(str(folder))}",
         ),
     ]
+
+
+def _shell(words: Iterable[str | Path]) -> str:
+    return shlex.join(map(str, words))
 
 
 def _is_pair(folder: Path, opened: Mapping[str, runs.Run]) -> bool:

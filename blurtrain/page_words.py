@@ -37,11 +37,13 @@ def _classes_line(rows: Sequence[Row]) -> list[str]:
     """The class that gains most and the one that pays most, from accuracy to accuracy."""
     if len(rows) < 2:
         return []
-    winner, payer = max(rows, key=itemgetter("difference")), min(rows, key=itemgetter("difference"))
+    winner = max(rows, key=itemgetter("difference"))
+    worse = [row for row in rows if row["verdict"] == "worse"]  # the largest loss need not be one that is found
     unsure = "" if winner["verdict"] == "better" else ", not distinguishable"
     gains = f"Class {winner['class']!r} gains most under heavy blur ({_from_to(winner)}{unsure})"
     line = gains if winner["difference"] > 0 else "No class gains under heavy blur"
-    if payer["verdict"] == "worse":
+    if worse:
+        payer = min(worse, key=itemgetter("difference"))
         return [f"{line}; class {payer['class']!r} pays most ({_from_to(payer)})."]
     return [f"{line}; none is found worse."]
 
@@ -198,7 +200,7 @@ def curve_alt(comparison: Comparison, curve: str, always: float) -> str:
     views = [view for view in comparison["views"] if view["curve"] in (curve, CLEAN)]
     last = views[-1]
     arms = "; ".join(
-        f"{name} falls from {percent(views[0]['arms'][name]['accuracy'])} % on clean images "
+        f"{name} goes from {percent(views[0]['arms'][name]['accuracy'])} % on clean images "
         f"to {percent(last['arms'][name]['accuracy'])} % at {last['name']}"
         for name in comparison["arms"]
     )

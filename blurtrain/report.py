@@ -152,7 +152,7 @@ def label(view: Mapping[str, Any], comparison: Comparison) -> str:
     """A view's name with its strength in native pixels, and a star where it is heavy."""
     star = " *" if view["heavy"] else ""
     native = view["strength"] * comparison["native_pixels_per_pixel"]
-    in_pixels = view["strength"] and not view["parameters"]
+    in_pixels = view["strength"] and not view["parameters"] and view["family"] != "psf"
     scaled = f" ({native:.1f} native)" if in_pixels and comparison["native_pixels_per_pixel"] != 1 else ""
     return f"{view['name']}{scaled}{star}"
 
@@ -179,7 +179,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     if not comparison["heavy_mean"]:
         yield "No view is heavy: none is at least twice as wide as the strongest copy."
         return
-    if comparison["heads"] > 1:
+    if comparison["heads"] > 3:  # of three folds each pair of heads shares half
         yield "Heads share most of their training images: a fresh training set would change more than they show."
     yield from shortfalls(comparison)
     heavy = comparison.get("heavy_is", TWICE)  # which older comparisons do not say
@@ -252,14 +252,15 @@ def breakdown_lines(comparison: Comparison) -> Iterator[str]:
     for name, kinds in comparison["images"].items() if comparison["heavy_mean"] else ():
         rows = [row for row in comparison["classes"] if row["arm"] == name]
         loser, winner = (max(rows, key=itemgetter(key)) for key in ("reference_loss", "difference"))
-        paying = min(rows, key=itemgetter("difference"))
+        worse = [row for row in rows if row["verdict"] == "worse"]  # the largest loss need not be one that is found
         before, after = (f"{100 * loser[f'reference_{view}']:.1f}" for view in ("clean", "heavy"))
         yield ""
         if loser["reference_loss"] > 0:
             yield f"Class {loser['class']!r} loses most under heavy blur: from {before} to {after} in {reference}."
         if winner["difference"] > 0:
             yield f"Class {winner['class']!r} gains most: there {name} is {against(winner, reference)}."
-        if paying["verdict"] == "worse":
+        if worse:
+            paying = min(worse, key=itemgetter("difference"))
             yield f"Class {paying['class']!r} pays most: there {name} is {against(paying, reference)}."
         yield (
             f"Of {comparison['n_test']} test images {name} rescues {kinds['rescued']} and loses {kinds['lost']}, "

@@ -17,6 +17,7 @@ from blurtrain.errors import ConfigError, RunError
 from blurtrain.files import file_sha256, read_sealed, write_sealed, write_text
 from blurtrain.options import read_yaml
 from blurtrain.roots import kind_of
+from blurtrain.trust import OPTION, is_function
 from blurtrain.version import VERSION
 
 CONFIG = "config.yaml"  # written first: whose run it is
@@ -246,6 +247,21 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 - any
         for key, item in value.items()
         for name, leaf in _flat(item, f"{prefix}.{key}" if prefix else key).items()
     }
+
+
+def placed(folder: Path, run: Path) -> Path:
+    """Where a run of a comparison lies: as the comparison has it, or beside the comparison if both have moved."""
+    return run if (run / CONFIG).exists() else folder.parent / run.name
+
+
+def named_again(config: Config) -> list[str]:
+    """The option that names a network of the user's own, which no file may start."""
+    return [OPTION, config.backbone.name] if is_function(config.backbone.name) else []
+
+
+def again(folder: Path, config: Config) -> list[str | Path]:
+    """The options that give the config of a folder to a command."""
+    return ["--config", folder / CONFIG, *named_again(config)]
 
 
 def dump_config(config: Config) -> str:

@@ -2826,8 +2826,8 @@ BUGS = (
     Bug(
         "every loss is found",
         "page_words",
-        'if payer["verdict"] == "worse":',
-        'if payer["difference"] < 0:',
+        'if row["verdict"] == "worse"]',
+        'if row["difference"] < 0]',
         "test_page.py::test_the_class_that_pays_is_named_where_it_is_found_worse",
         "the headline says that a class pays where chance alone may have done it",
     ),

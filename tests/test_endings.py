@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from blurtrain import cli, endings, glyphnet
+from blurtrain import cli, endings, glyphnet, runs
 from blurtrain.cli import main
 from blurtrain.config import BackboneConfig, Config
 from blurtrain.endings import Ending, without
@@ -206,6 +206,10 @@ def test_a_better_arm_is_exported_and_others_are_searched_for(few_runs: dict[str
     assert better.found.startswith(
         "under heavy blur augmented is better than baseline: +10.0 points (95 % interval +0.0"
     )
+    comparison = {"reference": "baseline", "arms": {"augmented": f"gone/{folder.name}"}}
+    heavy = {"against_reference": {"augmented": {"difference": 0.1, "ci95": [0.0, 0.2], "verdict": "better"}}}
+    moved = endings.after_compare(folder.parent / "compare-x", {**comparison, "heavy_mean": heavy}, [])
+    assert moved.following == better.following
     assert after("not distinguishable").following[0] == "recommend"
     assert after("worse").following[0] == "recommend"
 
@@ -219,7 +223,7 @@ def test_what_cannot_be_recommended_for_is_not_sent_there(change: dict[str, bool
 
 def test_a_function_of_the_users_own_is_named_again() -> None:
     config = Config(backbone=BackboneConfig(name="nets:build", weights="w.pth"))
-    assert endings._again(Path("x"), config)[-2:] == ["--backbone.name", "nets:build"]
+    assert runs.again(Path("x"), config)[-2:] == ["--backbone.name", "nets:build"]
 
 
 @pytest.mark.parametrize("name", ["a b", "it's", "$HOME", "a;b", "*", "tab\t"])

@@ -41,7 +41,7 @@ from blurtrain.blur import blur_pixels
 from blurtrain.cli import main
 from blurtrain.config import AugmentConfig, BlurGrid, Config, DataConfig, GlyphsConfig, HeadConfig
 from blurtrain.decoding import Geometry
-from blurtrain.errors import RunError
+from blurtrain.errors import BackboneError, BlurtrainError, DataError, RunError
 from blurtrain.opening import open_source
 from blurtrain.runs import Run
 from blurtrain.views import Blur
@@ -622,6 +622,8 @@ def test_the_class_that_pays_is_named_where_it_is_found_worse() -> None:
     assert page_words._classes_line([bees, unsure]) == [f"{said}; none is found worse."]
     chance = page_words._classes_line([ants, {**bees, "verdict": "not distinguishable"}])
     assert "(20.0 to 50.0 %, not distinguishable); class" in chance[0]
+    lower = {**unsure, "class": "cats", "difference": -0.3}
+    assert page_words._classes_line([bees, lower, ants]) == [f"{said}; class 'ants' pays most (90.0 to 80.0 %)."]
     assert page_words._classes_line([ants, ants])[0].startswith("No class gains under heavy blur; class 'ants' pays")
 
 
@@ -831,6 +833,22 @@ def test_pictures_become_smaller_until_they_fit(monkeypatch: pytest.MonkeyPatch)
     assert side < 224
     assert fewer.keys() == whole.keys()
     assert {decoded(uri).shape for uri in fewer.values()} == {(side, side, 3)}
+    monkeypatch.setattr(page_images, "MOST_BYTES", 1)
+    assert page_images._encoded(seen)[0] == page_images.SIDES[-1]
+    assert page_images._encoded(seen)[1].keys() == whole.keys()  # none is left out, however many there are
+
+
+@pytest.mark.parametrize("error", [RunError, DataError, BackboneError])
+def test_what_belongs_to_another_config_is_passed_over(
+    error: type[BlurtrainError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its images or weights may have gone, too."""
+
+    def refuse(*_: object) -> bool:
+        raise error("gone")
+
+    monkeypatch.setattr(runs, "is_finished", refuse)
+    assert page_parts.layers(tmp_path, Config()) is page_parts.evidence(tmp_path, Config()) is None
 
 
 def test_same_figure_same_bytes_and_names_are_escaped() -> None:
@@ -869,7 +887,8 @@ def test_layers_and_evidence_join_the_page_when_they_are_there(chromium: Browser
     found = experiments.read_evidence(experiments.evidence(tried))
     watched = opened(chromium, path)
     assert finding in watched.page.locator("#layers").inner_text()
-    assert watched.page.locator("#layers img").count() == len(list((tried.folder("layers") / "figures").iterdir()))
+    shown_pictures = len(list((tried.folder("layers") / "figures").iterdir()))
+    assert watched.page.locator("#layers img").count() == shown_pictures
     assert watched.broken_images() == watched.serious_faults() == []
     shown = cells(watched.page, "evidence-table")
     places = [place for place, arm in enumerate(found["arms"]) if arm["section"] == "families"]
@@ -879,6 +898,13 @@ def test_layers_and_evidence_join_the_page_when_they_are_there(chromium: Browser
         expected = [f"{100 * mean['arms'][place]['gain']['difference']:+.1f}" for mean in means]
         assert [cell.split()[0] for cell in line[1:]] == expected
     assert path.stat().st_size < MOST_BYTES
+    figure = next((tried.folder("layers") / "figures").iterdir())
+    whole = figure.read_bytes()
+    figure.write_bytes(whole[: len(whole) // 2])
+    assert (
+        page.write(path.parent).read_text(encoding="utf-8").count("<img ") == alone.count("<img ") + shown_pictures - 1
+    )
+    figure.write_bytes(whole)
     other = replace(tried, sweep=(BlurGrid("gaussian", (0.0, 2.0)),), name="other")
     shutil.copytree(tried.folder("layers"), other.folder("layers"))
     assert 'id="layers"' not in (blurtrain.compare(other) / "report.html").read_text(encoding="utf-8")

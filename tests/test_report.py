@@ -221,6 +221,12 @@ def test_a_class_that_copies_make_worse_is_told(comparison: dict[str, Any]) -> N
     )
 
 
+def test_a_worse_class_is_told_behind_one_that_may_have_lost_more(comparison: dict[str, Any]) -> None:
+    unsure = class_row("a", 0.3, -0.3) | {"verdict": "not distinguishable"}
+    rows = [unsure, class_row("b", 0.5, 0.2), class_row("c", 0.1, -0.2) | {"verdict": "worse"}]
+    assert broken_down(comparison, *rows)[3].startswith("Class 'c' pays most: there augmented is worse than baseline")
+
+
 def test_no_class_is_said_to_lose_or_gain_that_does_not(comparison: dict[str, Any]) -> None:
     (empty, images) = broken_down(comparison, class_row("a", -0.1, 0.0), class_row("b", 0.0, -0.2))
     assert (empty, images[:19]) == ("", "Of 90 test images a")
