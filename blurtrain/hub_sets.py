@@ -206,9 +206,10 @@ def _labels(
         values = part.select_columns([column])[:][column]
     except UnicodeDecodeError as error:
         raise DataError(f"{where} holds a label that is no text in UTF-8 ({error}): write it anew") from error
-    for row, value in enumerate(values if names is not None else ()):
-        if value is not None and value >= len(names or ()):
-            raise DataError(f"row {row + 1} of {where} has label {value} of {len(names or ())} classes: mend it")
+    if names is not None:
+        for row, value in enumerate(values):
+            if value is not None and value >= len(names):
+                raise DataError(f"row {row + 1} of {where} has label {value} of {len(names)} classes: mend it")
     bad = [
         row
         for row, value in enumerate(values)
