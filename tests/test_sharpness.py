@@ -180,7 +180,7 @@ def test_photographs_beyond_what_was_tested_are_found() -> None:
     seen = []
     for view in (CLEAN, *(Blur("gaussian", strength) for strength in (2.0, 4.0, 8.0))):
         values = [sharpness(one if view == CLEAN else blurred(one, view.strength)) for one in scaled]
-        seen.append(SeenView(view.name, 0.9, tuple(np.quantile(values, QUANTILES))))
+        seen.append(SeenView(view.name, 0.9, tuple(np.quantile(values, QUANTILES).tolist())))
     scale = Scale(tuple(seen), len(scaled), (), limit(seen, 0.0))
     judged = [Image.open(path).convert("RGB") for path in files[1::8]]
     assert len(judged) > 40
