@@ -17,6 +17,7 @@ from blurtrain.files import whole_file, write_csv
 from blurtrain.findings import LEFT_OUT, PROBLEM, SEVERITY, Checked, Finding, classes_that_fail, findings, resolved
 from blurtrain.folder_source import FolderSource
 from blurtrain.folders import text_of
+from blurtrain.lookalikes import Links
 from blurtrain.opening import open_source
 from blurtrain.progress import one_line, say
 from blurtrain.reduction import reduced
@@ -116,7 +117,8 @@ def examine(source: Source, own: Source, config: Config) -> Checked:
     folders = own.empty if isinstance(own, FolderSource) else ()
     empty = [(split or "", text_of(folder.name)) for split, folder in folders]
     checked = Checked(source.classes, source.items, found, splits, names, geometry, config.head.folds, empty)
-    return replace(checked, findings=findings(checked, near_duplicates(source, found, checked.sides)))
+    near = near_duplicates(source, found, Links(checked.sides, checked.labels))
+    return replace(checked, findings=findings(checked, near))
 
 
 def _require_tables(config: Config, out: Path, fix_list: Path | None) -> None:

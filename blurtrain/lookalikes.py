@@ -21,10 +21,12 @@ LEAST_CORRELATION = 0.95  # of the small pictures: measured there, too
 FLAT = 1.0  # grey levels, standard deviation of the small picture: below it there is nothing to recognise
 EQUAL = 3  # blocks of bits by which candidates are found
 BLOCKS = MOST_BITS + EQUAL  # so that so many stay equal wherever the differing bits are
+PAIRS_AT_ONCE = 1024  # few, so that what is found settles the next ones
 
 Small = UInt8[np.ndarray, "32 32"]
 Hashes = UInt64[np.ndarray, " images"]
 Pairs = Int64[np.ndarray, "pairs 2"]
+Places = Int64[np.ndarray, " places"]
 
 
 class Print(NamedTuple):
@@ -128,18 +130,93 @@ class Candidates:
         within = (self._counts * (self._counts - 1) // 2).sum()
         return int(within + self._counts[self._pairs].prod(axis=1).sum())
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        for value in np.flatnonzero(self._counts > 1).tolist():
-            yield from combinations(self._group(value), 2)
-        for one, other in self._pairs.tolist():
-            for left in self._group(one):
-                for right in self._group(other):
-                    yield left, right
+    def __iter__(self) -> Iterator[Pairs]:
+        """All pairs, each once, a few thousand at a time."""
+        some, count = [], 0
+        for block in self._blocks():
+            some.append(block)
+            count += len(block)
+            if count >= PAIRS_AT_ONCE:
+                yield np.concatenate(some)
+                some, count = [], 0
+        if some:
+            yield np.concatenate(some)
 
-    def _group(self, value: int) -> list[int]:
+    def _blocks(self) -> Iterator[Pairs]:
+        for value in np.flatnonzero(self._counts > 1).tolist():
+            group = self._group(value)
+            for place in range(len(group) - 1):
+                yield from _products(group[place : place + 1], group[place + 1 :])
+        for one, other in self._pairs.tolist():
+            yield from _products(self._group(one), self._group(other))
+
+    def _group(self, value: int) -> Places:
         stop = self._stops[value]
-        members: list[int] = self._members[stop - self._counts[value] : stop].tolist()
-        return members
+        return np.asarray(self._members[stop - self._counts[value] : stop])
+
+
+def _products(left: Int64[np.ndarray, " left"], right: Int64[np.ndarray, " right"]) -> Iterator[Pairs]:
+    """Every one with every other, in blocks that bound the memory."""
+    for start in range(0, len(right), PAIRS_AT_ONCE):
+        others = right[start : start + PAIRS_AT_ONCE]
+        step = PAIRS_AT_ONCE // len(others)
+        for place in range(0, len(left), step):
+            some = left[place : place + step]
+            yield np.stack([np.repeat(some, len(others)), np.tile(others, len(some))], axis=1)
+
+
+class Links:
+    """Which pairs have to be told so that nothing that looks the same goes unsaid, where many look alike.
+
+    Of n images that are alike there are n (n - 1) / 2 pairs. Within a side n - 1 of them are told, which join them
+    all. Across sides each image of the earlier side is told with one image of each later side. Pairs of one class and
+    pairs of two classes are told apart from each other, so that no conflict of labels is hidden.
+
+    Args:
+        sides: What is held apart, such as training and test: small numbers, the earlier first.
+        labels: Classes of the images.
+    """
+
+    def __init__(self, sides: Int64[np.ndarray, " images"], labels: Int64[np.ndarray, " images"]) -> None:
+        self.sides, self._labels = sides, labels
+        # Of everything, row 0 is about pairs of one class and row 1 about pairs of two.
+        self._tree = np.tile(np.arange(len(sides)), (2, 1))
+        self._members: tuple[dict[int, list[int]], dict[int, list[int]]] = ({}, {})  # of trees of more than one
+        self._is_told = np.zeros((2, len(sides), int(sides.max(initial=0)) + 1), bool)  # with an image of a later side
+
+    def open(self, pairs: Pairs) -> Bool[np.ndarray, " pairs"]:
+        """Where a pair would have to be told if it looked the same."""
+        return np.asarray(~self._is_settled(*pairs.T))
+
+    def is_open(self, one: int, other: int) -> bool:
+        """Whether this pair would have to be told if it looked the same."""
+        return not bool(self._is_settled(one, other))
+
+    def _is_settled(self, one: Places | int, other: Places | int) -> Bool[np.ndarray, "..."]:
+        """Of images or of arrays of them: trees do not join sides, and the later image of a pair tells of none."""
+        kind = (self._labels[one] != self._labels[other]) * 1
+        is_joined = self._tree[kind, one] == self._tree[kind, other]
+        is_told = self._is_told[kind, one, self.sides[other]] | self._is_told[kind, other, self.sides[one]]
+        return np.asarray(is_joined | is_told)
+
+    def add(self, one: int, other: int) -> None:
+        """Take a pair that looks the same and is open: it is told now."""
+        kind = int(self._labels[one] != self._labels[other])
+        earlier, later = sorted((one, other), key=lambda place: int(self.sides[place]))
+        if self.sides[earlier] == self.sides[later]:
+            self._join(kind, earlier, later)
+        else:
+            self._is_told[kind, earlier, self.sides[later]] = True
+
+    def _join(self, kind: int, one: int, other: int) -> None:
+        tree, members = self._tree[kind], self._members[kind]
+        large, small = (members.pop(int(tree[place]), [place]) for place in (one, other))
+        if len(large) < len(small):  # so that an image changes its tree log n times at most
+            large, small = small, large
+        number = int(tree[large[0]])
+        tree[small] = number
+        large.extend(small)
+        members[number] = large
 
 
 def correlation(one: Small, other: Small) -> float:

@@ -2,11 +2,10 @@
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -15,14 +14,22 @@ from jaxtyping import Bool, Int32, Int64, UInt8, UInt64
 from blurtrain.cores import cores
 from blurtrain.decoding import KINDS, Geometry
 from blurtrain.errors import DataError
-from blurtrain.lookalikes import LEAST_CORRELATION, Candidates, Print, Small, correlation, print_of, small
+from blurtrain.lookalikes import (
+    LEAST_CORRELATION,
+    Candidates,
+    Links,
+    Print,
+    Small,
+    correlation,
+    print_of,
+    small,
+)
 from blurtrain.progress import progress
 from blurtrain.reading import Bad, chunks, content_name, native_size
 from blurtrain.sources import Source, Traits, why
 from blurtrain.store import ID, Ids
 
 AT_ONCE = 1024  # images handed to the threads together
-PAIRS_AT_ONCE = 4096
 MOST_KEPT = 32_768  # small pictures in memory, 1 KB each
 
 UNKNOWN: Traits = ("", ())  # of what is drawn
@@ -141,31 +148,34 @@ def _keep(found: Scan, index: int, read: _Read) -> None:
     found.kinds[index] = sum(1 << KINDS.index(kind) for kind in kinds)
 
 
-def near_duplicates(source: Source, found: Scan, sides: Int64[np.ndarray, " images"]) -> Iterator[Near]:
-    """Pairs of images that look the same and differ in their pixels.
+def near_duplicates(source: Source, found: Scan, links: Links) -> Iterator[Near]:
+    """Pairs of images that look the same and differ in their pixels: as many as have to be told.
 
     Of exact duplicates on one side, the first stands for all.
 
     Args:
         source: That was scanned.
         found: The scan.
-        sides: What is held apart, such as training and test.
+        links: Of the images, nothing being told yet.
     """
-    places = _representatives(found, sides)
+    places = _representatives(found, links.sides)
     candidates = Candidates(found.hashes[places])
     with progress("comparing look-alikes", len(candidates), "pair") as bar, _threads() as pool:
         kept: OrderedDict[int, Small | None] = OrderedDict()
-        pairs = ((int(places[one]), int(places[other])) for one, other in candidates)
-        for some in _pieces(pairs, PAIRS_AT_ONCE):
+        for pairs in candidates:
+            pairs = places[pairs]
+            some = pairs[links.open(pairs)].tolist()
             new = sorted({place for pair in some for place in pair} - kept.keys())
             kept.update(zip(new, pool.map(lambda place: _small(source, place), new), strict=True))
             for one, other in some:
                 left, right = kept[one], kept[other]
-                if found.ids[one] != found.ids[other] and left is not None and right is not None:
+                is_known = found.ids[one] == found.ids[other] or not links.is_open(one, other)
+                if not is_known and left is not None and right is not None:
                     alike = correlation(left, right)
                     if alike >= LEAST_CORRELATION:
+                        links.add(one, other)
                         yield Near(min(one, other), max(one, other), alike)
-            bar.advance(len(some))
+            bar.advance(len(pairs))
             while len(kept) > MOST_KEPT:
                 kept.popitem(last=False)
 
@@ -185,9 +195,3 @@ def _small(source: Source, index: int) -> Small | None:
         return small(source.decode(index))
     except (DataError, OSError):  # it has gone since
         return None
-
-
-def _pieces(pairs: Iterable[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
-    pairs = iter(pairs)
-    while some := list(islice(pairs, size)):
-        yield some

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -23,7 +24,7 @@ from blurtrain.decoding import Geometry, decode
 from blurtrain.errors import ConfigError, DataError
 from blurtrain.findings import PROBLEM, SEVERITY
 from blurtrain.images import folds, load
-from blurtrain.lookalikes import Candidates, correlation, near_pairs, print_of, small
+from blurtrain.lookalikes import Candidates, Links, correlation, near_pairs, print_of, small
 from tests.alike import entries_of
 from tests.test_manifests import write_csv
 from tests.test_shards import shard_folder
@@ -93,6 +94,11 @@ def close_hashes(draw: st.DrawFn) -> list[int]:
     return found
 
 
+def pairs_of(candidates: Candidates) -> list[tuple[int, int]]:
+    """All of them, the lower place first."""
+    return [(min(pair), max(pair)) for some in candidates for pair in some.tolist()]
+
+
 def close(one: int, other: int) -> bool:
     return (one ^ other).bit_count() <= lookalikes.MOST_BITS
 
@@ -109,9 +115,74 @@ def test_the_index_finds_every_pair_that_comparing_all_finds(hashes: list[int]) 
 def test_equal_hashes_are_candidates_too(hashes: list[int], data: st.DataObject) -> None:
     hashes = [*hashes, *data.draw(st.lists(st.sampled_from(hashes), max_size=6))]
     candidates = Candidates(np.array(hashes, np.uint64))
-    found = [(min(pair), max(pair)) for pair in candidates]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lookalikes, "PAIRS_AT_ONCE", data.draw(st.integers(1, 9)))
+        found = pairs_of(candidates)
     assert sorted(found) == [(i, j) for i, j in combinations(range(len(hashes)), 2) if close(hashes[i], hashes[j])]
     assert len(candidates) == len(found)
+
+
+def groups_of(pairs: Iterable[tuple[int, int]]) -> set[frozenset[int]]:
+    """Images that pairs join, by merging sets until nothing changes."""
+    groups: list[set[int]] = []
+    for pair in pairs:
+        met = [group for group in groups if group & set(pair)]
+        groups = [group for group in groups if group not in met] + [set(pair).union(*met)]
+    return {frozenset(group) for group in groups}
+
+
+@st.composite
+def alike_images(draw: st.DrawFn) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """Sides and labels of a few images, and which pairs of them look the same, in some order."""
+    count = draw(st.integers(2, 9))
+    sides = draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))
+    labels = draw(st.lists(st.integers(0, 1), min_size=count, max_size=count))
+    pairs = list(combinations(range(count), 2))
+    order = draw(st.permutations(pairs))
+    turned = [pair if draw(st.booleans()) else (pair[1], pair[0]) for pair in order]
+    return sides, labels, turned[: draw(st.integers(0, len(turned)))]
+
+
+@given(alike_images())
+def test_as_many_pairs_are_told_as_leave_nothing_unsaid(
+    images: tuple[list[int], list[int], list[tuple[int, int]]],
+) -> None:
+    sides, labels, pairs = images
+    links = Links(np.array(sides), np.array(labels))
+    told = []
+    for one, other in pairs:
+        is_open = links.open(np.array([[one, other]])).item()
+        assert links.is_open(one, other) == is_open
+        if is_open:
+            links.add(one, other)
+            told.append((one, other))
+        assert not links.is_open(other, one)
+    for kind in (False, True):
+        some, all_ = ([p for p in of if (labels[p[0]] != labels[p[1]]) == kind] for of in (told, pairs))
+        for side in range(3):
+            within, of_all = ([p for p in of if sides[p[0]] == sides[p[1]] == side] for of in (some, all_))
+            groups = groups_of(of_all)
+            assert groups_of(within) == groups
+            assert len(within) == sum(len(group) - 1 for group in groups)
+        across = Counter(
+            (min(p, key=lambda i: sides[i]), max(sides[i] for i in p)) for p in some if sides[p[0]] != sides[p[1]]
+        )
+        wanted = {
+            (min(p, key=lambda i: sides[i]), max(sides[i] for i in p)) for p in all_ if sides[p[0]] != sides[p[1]]
+        }
+        assert across == dict.fromkeys(wanted, 1)
+
+
+def test_many_images_that_look_alike_have_a_row_each(tmp_path: Path) -> None:
+    """And not one for each pair, nor a comparison for each: of two clips from a fixed camera."""
+    root = fill(tmp_path / "set", {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
+    for split, count in (("train", 60), ("test", 20)):
+        for number in range(count):
+            pixels = np.array(scene(9000))
+            pixels[number // 90, number % 90] ^= 255 if split == "train" else 128
+            Image.fromarray(pixels).save(root / split / "a" / f"frame{number}.png")
+    kinds = Counter(kind for kind, *_ in found_in(root, tmp_path))
+    assert kinds == {"near duplicate across splits": 60, "near duplicate within a split": 59 + 19}
 
 
 def test_correlation_is_that_of_numpy_and_nothing_for_a_plain_picture() -> None:
@@ -142,8 +213,8 @@ def test_copies_of_photographs_are_found_and_other_photographs_are_not() -> None
     hashes = np.array([print_of(image).hash for image in [*images, *copies]], np.uint64)
     pictures = [small(image) for image in [*images, *copies]]
     near = {
-        (min(pair), max(pair))
-        for pair in Candidates(hashes)
+        pair
+        for pair in pairs_of(Candidates(hashes))
         if correlation(pictures[pair[0]], pictures[pair[1]]) >= lookalikes.LEAST_CORRELATION
     }
     assert near == {(i, i + len(images)) for i in range(len(images))}
