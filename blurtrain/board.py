@@ -7,16 +7,17 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int32, Int64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from blurtrain import report
+from blurtrain import page_answers, report
 from blurtrain.blur import blur_pixels
-from blurtrain.breakdown import KINDS
+from blurtrain.breakdown import most_changed
 from blurtrain.comparison import Compared
 from blurtrain.errors import BlurtrainError, DataError
 from blurtrain.progress import say
-from blurtrain.sweep import PREDICTIONS, read_predictions
+from blurtrain.roster import by_content
+from blurtrain.sweep import PREDICTIONS
 from blurtrain.tensorboard import Events, Picture, add_figures, add_picture
 from blurtrain.tested_images import Unreadable, read_tested
 from blurtrain.views import CLEAN, Blur
@@ -31,7 +32,7 @@ GAP, LINE = 8, 18  # px
 WIDEST = 46  # characters of a class's or an image's name
 RIGHT, WRONG, PLAIN = "#00603F", "#B03A00", "#333333"  # each told apart by its mark as well
 
-Answers = Mapping[Blur, Mapping[str, Int64[np.ndarray, " images"]]]
+Answers = Mapping[Blur, Mapping[str, Int32[np.ndarray, " images"]]]
 
 
 def write_comparison(folder: Path, compared: Compared, figures: Mapping[str, Path]) -> None:
@@ -100,13 +101,12 @@ def _others(compared: Compared) -> list[str]:
 
 
 def _most_changed(compared: Compared, arm: str) -> dict[str, Int64[np.ndarray, " images"]]:
-    """Positions of the rescued and of the lost test images, those that change most first."""
-    counts = compared.counts
-    assert counts is not None
-    kinds = counts.kinds(arm)
-    gains = counts.times_right(arm) - counts.times_right(counts.reference)
-    order = np.argsort(-np.abs(gains), kind="stable")
-    return {kind: order[kinds[order] == KINDS.index(kind)][:MOST] for kind in ("rescued", "lost")}
+    """Places of the rescued and of the lost test images, those that change most first."""
+    assert compared.counts is not None
+    order = by_content(compared.roster.images.to_pylist())
+    return {
+        kind: np.array(most_changed(compared.counts, arm, kind, order, MOST), np.int64) for kind in ("rescued", "lost")
+    }
 
 
 def views_shown(compared: Compared) -> list[Blur]:
@@ -134,13 +134,13 @@ def _pixels(compared: Compared, positions: Int64[np.ndarray, " some"]) -> list[U
 
 def _answers(compared: Compared, views: Sequence[Blur], positions: Int64[np.ndarray, " some"]) -> Answers:
     """The class that most of an arm's heads give to each image."""
-    answers: dict[Blur, dict[str, Int64[np.ndarray, " images"]]] = {}
+    answers: dict[Blur, dict[str, Int32[np.ndarray, " images"]]] = {}
     for view in views:
         answers[view] = {}
         for name, run in compared.arms.runs.items():
-            read = read_predictions(run.folder / PREDICTIONS, view)
-            given = read.predicted[read.folds][:, positions]
-            answers[view][name] = np.array([np.bincount(column).argmax() for column in given.T], np.int64)
+            labels, predicted, confidence = page_answers.read(run.folder / PREDICTIONS, view.name)
+            given, sure = predicted[:, positions], confidence[:, positions]
+            answers[view][name] = page_answers.majority(given, sure, given == labels[positions]).answer
     return answers
 
 

@@ -86,6 +86,21 @@ def tally(
     return Tally(len(correct), labels, np.unique(groups, return_inverse=True)[1].astype(np.int64), clean, heavy)
 
 
+def most_changed(counts: Tally, arm: str, kind: str, order: Sequence[int], count: int) -> list[int]:
+    """Images of a kind whose answers change most often, of equal ones the first in a given order.
+
+    Args:
+        counts: Of the comparison.
+        arm: Other than the reference.
+        kind: One of `KINDS`.
+        order: Places of all images.
+        count: How many, at most.
+    """
+    kinds, gain = counts.kinds(arm), counts.times_right(arm) - counts.times_right(counts.reference)
+    found = [place for place in order if kinds[place] == KINDS.index(kind)]
+    return sorted(found, key=lambda place: -abs(int(gain[place])))[:count]
+
+
 def class_rows(counts: Tally, classes: Sequence[str]) -> list[dict[str, Any]]:
     """One row for each arm other than the reference and each class with test images; Holm's adjustment is over classes.
 

@@ -9,14 +9,14 @@ import numpy as np
 
 from blurtrain import comparison, page_answers, page_figures, page_images, page_parts, page_setup, page_words, runs
 from blurtrain.arms import TWICE
-from blurtrain.breakdown import KINDS
+from blurtrain.breakdown import KINDS, most_changed
 from blurtrain.config import Config
 from blurtrain.errors import BlurtrainError, RunError, StoreError
 from blurtrain.files import write_text
 from blurtrain.page_answers import Answers
 from blurtrain.progress import say
 from blurtrain.report import images_in_words
-from blurtrain.roster import TEST_IMAGES, read_roster
+from blurtrain.roster import TEST_IMAGES, by_content, read_roster
 from blurtrain.runs import Run
 from blurtrain.sweep import PREDICTIONS
 from blurtrain.version import VERSION
@@ -159,7 +159,7 @@ def read(folder: Path) -> Told:
 def context(told: Told) -> Part:
     """What the template is filled with."""
     result, curves = told.result, page_words.curves(told.result)
-    order = page_images.in_order(told.ids)
+    order = by_content(told.ids)
     chosen = _chosen(told, order, SAMPLES if len(curves) <= MANY_CURVES else 1)
     album = page_images.album(told.reference, told.ids, told.files, _wanted(told, chosen))
     rows = page_words.gain_rows(result)
@@ -235,11 +235,8 @@ def _curve(told: Told, places: Sequence[int]) -> Part:
 def _chosen(told: Told, order: Sequence[int], samples: int) -> dict[str, list[int]]:
     """Which test images stand where."""
     kinds = ("rescued", "lost")
-    shown = (
-        {kind: [] for kind in kinds}
-        if told.answers.counts is None
-        else {kind: page_images.most_changed(told.answers, told.arm, kind, order, DOZEN) for kind in kinds}
-    )
+    counts = told.answers.counts
+    shown = {kind: [] if counts is None else most_changed(counts, told.arm, kind, order, DOZEN) for kind in kinds}
     return {
         "samples": page_images.one_of_each_class(told.answers.labels, order, samples),
         "dozen": page_images.mixed(told.answers, told.arm, order, DOZEN),

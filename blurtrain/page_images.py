@@ -26,11 +26,6 @@ EXACT = 128  # px: smaller pictures are kept pixel by pixel, because each pixel 
 Positions = Int64[np.ndarray, " _"]
 
 
-def in_order(ids: Sequence[str]) -> list[int]:
-    """Places sorted by the images' names by content, which are hashes: an order that knows nothing of any answer."""
-    return sorted(range(len(ids)), key=lambda place: ids[place])
-
-
 def shares(counts: Sequence[int], total: int) -> list[int]:
     """How many of so many each kind gets, in proportion to its number: largest remainder, of equal ones the first."""
     everything = sum(counts)
@@ -54,21 +49,13 @@ def mixed(answers: Answers, arm: str, order: Sequence[int], count: int) -> list[
     ]
 
 
-def most_changed(answers: Answers, arm: str, kind: str, order: Sequence[int], count: int) -> list[int]:
-    """Images of a kind whose answers change most often, of equal ones the first in a given order."""
-    counts = answers.counts
-    assert counts is not None
-    kinds, gain = counts.kinds(arm), counts.times_right(arm) - counts.times_right(counts.reference)
-    found = [place for place in order if kinds[place] == KINDS.index(kind)]
-    return sorted(found, key=lambda place: -abs(int(gain[place])))[:count]
-
-
 def one_of_each_class(labels: Int64[np.ndarray, " images"], order: Sequence[int], count: int) -> list[int]:
     """The first image of each class in a given order, until there are enough; then further ones."""
     first: dict[int, int] = {}
     for place in order:
         first.setdefault(int(labels[place]), place)
-    others = (place for place in order if place not in set(first.values()))
+    taken = set(first.values())
+    others = (place for place in order if place not in taken)
     return [*first.values(), *others][:count]
 
 

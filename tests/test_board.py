@@ -22,12 +22,13 @@ from playwright.sync_api import Browser, Page, expect
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import blurtrain
-from blurtrain import board, comparison, report, serving, tools
+from blurtrain import board, comparison, page, report, serving, tools
 from blurtrain.cli import main
 from blurtrain.config import BlurGrid, Config, GlyphsConfig
 from blurtrain.errors import ConfigError, RunError
 from blurtrain.experiment import read_comparison
 from blurtrain.opening import open_source
+from blurtrain.roster import by_content
 from blurtrain.views import CLEAN, Blur
 from tests.browser import Watched, browser, needs_chromium
 from tests.conftest import heed_interrupts
@@ -210,6 +211,15 @@ def test_shown_images_are_those_of_the_table_of_images(experiment: Config) -> No
         assert found == pytest.approx(changes[: board.MOST])
         images = read(experiment.comparison_folder).Images(f"test images {kind}/augmented")
         assert [image.step for image in images] == list(range(1, len(files) + 1))
+
+
+def test_shown_images_are_the_first_of_the_page(experiment: Config) -> None:
+    """Of images that change equally often, too."""
+    compared = comparison.compared([experiment.baseline().run_folder, experiment.run_folder])
+    told = page.read(experiment.comparison_folder)
+    on_page = page._chosen(told, by_content(told.ids), 1)
+    for kind, positions in board._most_changed(compared, "augmented").items():
+        assert positions.tolist() == on_page[kind][: board.MOST]
 
 
 def test_answers_are_those_of_most_heads(experiment: Config) -> None:
