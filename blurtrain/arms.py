@@ -85,16 +85,13 @@ def open_arms(folders: Sequence[Path]) -> Arms:
         named[next(name for name in names if name not in named)] = run
     copies = tuple(view for run in loaded for view in run.config.copy_views)
     views = first.config.test_views
-    heavy = tuple(is_heavy(view, copies, first.side) for view in views)
-    drawn = not copies and any(run.config.has_copies for run in loaded)  # a pipeline's copies have no one width
-    if drawn:
-        wide = wider_half(views[1:], first.side)
-        heavy = tuple(view in wide for view in views)
+    wide = () if copies else wider_half(views[1:], first.side)  # without blurred copies nothing says what slight is
+    heavy = tuple(is_heavy(view, copies, first.side) if copies else view in wide for view in views)
     return Arms(
         named,
         views,
         heavy,
-        WIDER if drawn else TWICE,
+        TWICE if copies else WIDER,
         tuple(is_slight(view, copies, first.side) for view in views),
         tuple(sorted(first.config.real_views, key=lambda view: view.name)),
     )

@@ -15,6 +15,7 @@ from blurtrain.trust import LOGGERS, require_allowed_logger
 
 Named = Mapping[str, Mapping[str, Any]]
 NAMES = ("run_name", "name")  # what a class may call the name of a run; the first that it takes
+ENDS = ("finish", "end")  # what ends a run of W&B's, of Comet's
 PACKAGES = {"CometLogger": "comet-ml", "LitLogger": "litlogger", "MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
 
 
@@ -63,11 +64,10 @@ def _write(
     logger.log_metrics(dict(final), 0)
     logger.save()
     logger.finalize("success")
-    finish = getattr(
-        getattr(logger, "experiment", None), "finish", None
-    )  # of W&B, which else goes on with this run in the next arm
-    if callable(finish):
-        finish()
+    service = getattr(logger, "experiment", None)
+    for name in ENDS:  # else the next arm goes on with this run
+        if callable(end := getattr(service, name, None)):
+            end()
 
 
 def _made(path: str, arguments: Mapping[str, Any], run: str) -> Logger:

@@ -80,8 +80,8 @@ class Told:
 
     @property
     def copies(self) -> set[Blur]:
-        """Blurs of the copies of all arms."""
-        return {copy for run in self.runs.values() for copy in run.config.copy_views}
+        """Blurs of the copies of all arms; not of a control that repeats clean images in their place."""
+        return {copy for run in self.runs.values() if not run.config.duplicated for copy in run.config.copy_views}
 
     @property
     def always(self) -> float:
@@ -304,7 +304,8 @@ def _charts(told: Told, curves: Mapping[str, Sequence[int]]) -> list[Any]:
     charts = []
     for curve in curves:
         slight = max((view.strength for view in told.slight if view.curve == curve), default=0.0)
-        strengths = sorted(copy.strength for copy in told.copies if copy.curve == curve)
+        most = max(view.strength for view in told.views if view.curve == curve)
+        strengths = sorted(copy.strength for copy in told.copies if copy.curve == curve and copy.strength <= most)
         alt = page_words.curve_alt(told.result, curve, told.always)
         charts.append(page_figures.accuracy(told.result, curve, slight, strengths, told.always, alt))
     return charts

@@ -10,7 +10,7 @@ from blurtrain.page_answers import Answers, Shift
 
 CLEAN = "clean"
 MOST_CLASSES = 1200  # rows of a table of classes: more would make the page too large
-MEANS = {"slight_mean": "mean of slight", "heavy_mean": "mean of heavy *"}  # rows of the gains
+MEANS = {"slight_mean": "mean of slight", "heavy_mean": "mean of heavy"}  # rows of the gains
 CONFUSED = 20  # classes up to which a heat map has room, and rows of a table where there are more
 
 Comparison = Mapping[str, Any]
@@ -19,16 +19,14 @@ Row = dict[str, Any]
 
 def findings(comparison: Comparison, heavy_said: str) -> list[str]:
     """The result of each arm: under heavy blur, on clean images, and which class gains and which one pays."""
-    if not comparison["heavy_mean"]:
-        return ["No view is heavy: none is at least twice as wide as the strongest copy."]
-    reference, clean = comparison["reference"], comparison["views"][0]["against_reference"]
-    said = []
-    for name, other in comparison["heavy_mean"]["against_reference"].items():
-        lines = [
-            f"Under heavy blur ({heavy_said}) {name} is {report.against(other, reference)}.",
-            f"On clean images it is {report.against(clean[name], reference)}.",
-            *_classes_line([row for row in comparison["classes"] if row["arm"] == name]),
-        ]
+    reference, heavy = comparison["reference"], comparison["heavy_mean"]
+    parts = [(f"Under heavy blur ({heavy_said})", heavy)] if heavy else []
+    parts.append(("On clean images", comparison["views"][0]))
+    said = [] if heavy else [report.NO_HEAVY]
+    for name in list(comparison["arms"])[1:]:
+        found = [(where, report.against(part["against_reference"][name], reference)) for where, part in parts]
+        lines = [f"{where} {'it' if line else name} is {told}." for line, (where, told) in enumerate(found)]
+        lines += _classes_line([row for row in comparison["classes"] or () if row["arm"] == name])
         said.append("\n".join(lines))
     return said
 
@@ -54,20 +52,20 @@ def _from_to(row: Row) -> str:
 
 def power_said(comparison: Comparison) -> str:
     """What this many images and heads can show: docs/statistics.md has the formula."""
-    if not comparison["heavy_mean"]:
-        return ""
-    clean = comparison["views"][0]["against_reference"]
-    several = len(clean) > 1
-    parts = []
-    for name, other in comparison["heavy_mean"]["against_reference"].items():
-        heavy, plain = other["smallest_detectable"], clean[name]["smallest_detectable"]
-        if heavy is not None:
-            mild = "" if plain is None else f", and one of {100 * plain:.1f} on clean images,"
-            parts.append(
-                f"a true difference of {100 * heavy:.1f} points{f' of {name}' * several} under heavy blur{mild} "
-                "would be found in 80 of 100 such studies"
-            )
-    return f"How little can be seen: {'; '.join(parts)}; smaller ones less often." if parts else ""
+    parts = {
+        "under heavy blur": comparison["heavy_mean"],
+        "under slight blur": comparison.get("slight_mean"),  # which older comparisons do not have
+        "on clean images": comparison["views"][0],
+    }
+    said = []
+    for name in list(comparison["arms"])[1:]:
+        sizes = {where: part["against_reference"][name]["smallest_detectable"] for where, part in parts.items() if part}
+        told = [f"{100 * size:.1f} {where}" for where, size in sizes.items() if size is not None]
+        if told:
+            whose = f" of {name}" * (len(comparison["arms"]) > 2)
+            points = " or ".join(filter(None, (", ".join(told[:-1]), told[-1])))
+            said.append(f"a true difference{whose} of {points} (points) would be found in 80 of 100 such studies")
+    return f"How little can be seen: {'; '.join(said)}; smaller ones less often." if said else ""
 
 
 def certainty_said(comparison: Comparison) -> list[str]:

@@ -16,6 +16,7 @@ from blurtrain.runs import load_run
 from blurtrain.views import REAL, Blur
 
 # Okabe and Ito's palette: told apart with every kind of colour blindness; the line styles also in grey.
+NO_HEAVY = "No view is heavy: none is at least twice as wide as the strongest copy."
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 SHORTFALL = 0.99  # a kernel narrower than this share of what its strength says is stated with its true width
 MOST_COLUMNS = 3  # panels side by side: more would be too small on a page
@@ -177,7 +178,7 @@ def p_text(value: float | None) -> str:
 def _notes(comparison: Comparison) -> Iterator[str]:
     yield from severities(comparison, RESULT)
     if not comparison["heavy_mean"]:
-        yield "No view is heavy: none is at least twice as wide as the strongest copy."
+        yield NO_HEAVY
         return
     if comparison["heads"] > 3:  # of three folds each pair of heads shares half
         yield "Heads share most of their training images: a fresh training set would change more than they show."

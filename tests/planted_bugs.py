@@ -2929,6 +2929,22 @@ BUGS = (
         "TensorBoard would show four images of the first class.",
     ),
     Bug(
+        "a service's run goes on into the next arm",
+        "loggers",
+        '("finish", "end")',
+        '("finish",)',
+        "test_loggers.py::test_what_a_service_runs_is_ended_with_its_arm",
+        "Comet shows both arms as one experiment.",
+    ),
+    Bug(
+        "no heavy view without copies",
+        "arms",
+        "if copies else view in wide for view in views",
+        "for view in views",
+        "test_comparison.py::test_without_copies_the_wider_half_of_the_sweep_is_heavy",
+        "A comparison of adapted networks has no finding.",
+    ),
+    Bug(
         "a logger's given name replaced",
         "loggers",
         "{**dict.fromkeys(taken, run), **arguments}",

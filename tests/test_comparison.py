@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from blurtrain import comparison, experiment, report, runs, sweep
-from blurtrain.arms import open_arms
+from blurtrain.arms import WIDER, open_arms
 from blurtrain.config import BlurGrid, Config
 from blurtrain.errors import RunError
 from blurtrain.files import read_sealed, write_text
@@ -418,9 +418,11 @@ def test_without_a_heavy_view_there_is_no_heavy_mean(tmp_path: Path) -> None:
     assert got["area"] == {"baseline": 0, "augmented": pytest.approx((0.5 * 0.25 + 1 * 0.75) / 1.5)}
 
 
-def test_two_baselines_have_no_heavy_view(tmp_path: Path) -> None:
+def test_without_copies_the_wider_half_of_the_sweep_is_heavy(tmp_path: Path) -> None:
+    """No copy says how wide slight blur is: of runs that differ in something else than copies, too."""
     folders = [make_run(tmp_path / name, BASELINE, BASELINE_CORRECT) for name in ("one", "two")]
-    assert open_arms(folders).heavy == (False, False)
+    arms = open_arms(folders)
+    assert (arms.heavy, arms.slight, arms.heavy_is) == ((False, True), (False, False), WIDER)
 
 
 # which arms

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -168,6 +169,28 @@ def test_what_a_logger_is_given_stands_in_no_file_and_no_sentence(
     files = [path for path in (own / "runs").rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if b"SECRET" in path.read_bytes()]
+
+
+@pytest.mark.parametrize("end", ["finish", "end"])
+def test_what_a_service_runs_is_ended_with_its_arm(end: str) -> None:
+    """W&B and Comet go on with what is not ended, and would put the next arm's numbers into it."""
+    from pytorch_lightning.loggers import Logger
+
+    from blurtrain import loggers
+
+    class Service(Logger):
+        name, version, experiment = "service", 0, SimpleNamespace()
+
+        def log_hyperparams(self, *_: object, **__: object) -> None:
+            done.append("hyperparameters")
+
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+            done.append((list(metrics), step))
+
+    done: list[Any] = []
+    setattr(Service.experiment, end, lambda: done.append(end))
+    loggers._write(Service(), [("sweep/a", 1, 0.5), ("sweep/b", 1, 0.6)], {}, {"test/a": 0.7})
+    assert done == ["hyperparameters", (["sweep/a", "sweep/b"], 1), (["test/a"], 0), end]
 
 
 @pytest.mark.usefixtures("few_runs")
