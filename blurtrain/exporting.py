@@ -85,9 +85,15 @@ def export(run: Path | str, kind: Format, out: Path | str) -> Exported:
                 f"{TOLERANCE:g}: nothing is written; try another format"
             )
         _describe(kind, classifier, temporary, {**told, "checked": {"images": len(real), "largest_difference": found}})
+        facts = {
+            "fingerprint": told["fingerprint"],
+            "sha256": file_sha256(temporary),
+            "difference": found,
+            "checked": len(real),
+        }
+        text = model_card.card(loaded, path, facts)  # before the file appears, which has none if this fails
     card = path.with_name(model_card.NAME.format(path.stem))
-    facts = {"fingerprint": told["fingerprint"], "sha256": file_sha256(path), "difference": found, "checked": len(real)}
-    model_card.write(card, model_card.card(loaded, path, facts))
+    model_card.write(card, text)
     return Exported(path, card, found, len(real))
 
 

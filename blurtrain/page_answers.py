@@ -70,7 +70,6 @@ class Answers:
     """All that a page says of single images.
 
     Args:
-        heads: Of an arm: one a fold.
         labels: Class of each test image.
         said: By view and arm.
         calibration: By `CLEAN` or `HEAVY`, and arm.
@@ -78,7 +77,6 @@ class Answers:
         counts: How often each image is classified correctly; none where no view is heavy.
     """
 
-    heads: int
     labels: Int64[np.ndarray, " images"]
     said: Mapping[tuple[str, str], Said]
     calibration: Mapping[tuple[str, str], Calibration]
@@ -117,7 +115,6 @@ def gather(runs: Mapping[str, Run], heavy: Mapping[str, bool]) -> Answers:
         if is_heavy:
             correct.append(right)
     return Answers(
-        heads=len(next(iter(clean.values()))),
         labels=labels,
         said=said,
         calibration={key: _calibration(sums) for key, sums in bins.items() if sums[0].any()},

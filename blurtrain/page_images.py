@@ -105,9 +105,17 @@ def album(run: Run, ids: Sequence[str], files: Sequence[str], wanted: Mapping[in
         except BlurtrainError as error:  # the file of a measured blur may have gone
             return Album(0, reason=str(error))
         for place, one in zip(members, blurred, strict=True):
-            seen[place, view.name] = np.rint(255 * one).clip(0, 255).astype(np.uint8)
+            seen[place, view.name] = _shown(np.rint(255 * one).clip(0, 255).astype(np.uint8))
     side, pictures = _encoded(seen)
     return Album(side, pictures, missing)
+
+
+def _shown(pixels: UInt8[np.ndarray, "3 height width"]) -> UInt8[np.ndarray, "3 side side"]:
+    """No larger than pictures are, since a hundred views of many images are kept until all fit."""
+    if pixels.shape[-1] <= SIDES[0]:
+        return pixels
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return np.asarray(image.resize((SIDES[0], SIDES[0]), Image.Resampling.BOX)).transpose(2, 0, 1)
 
 
 def _encoded(

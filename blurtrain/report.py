@@ -308,15 +308,15 @@ def accuracy_picture(path: Path, comparison: Comparison, title: str = "") -> Non
     from matplotlib.figure import Figure
 
     views = comparison["views"]
-    curves = {view["curve"]: view["family"] for view in views if view["family"] != "clean"}
+    curves = {view["curve"]: view for view in views if view["family"] != "clean"}
     count = len(curves) + bool(comparison["real"])
     columns = min(count, MOST_COLUMNS)
     rows = -(-count // columns)
     figure = Figure(figsize=(6.4 * columns, 4.4 * rows), layout="constrained", dpi=120)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, (curve, family) in zip(panels, curves.items(), strict=False):
+    for panel, (curve, last) in zip(panels, curves.items(), strict=False):
         _draw_curves(panel, [view for view in views if view["curve"] in (curve, "clean")], comparison)
-        measure = "" if curve.endswith("severity") else f" blur: {FAMILIES[family].strength}"
+        measure = "" if last["parameters"] else f" blur: {FAMILIES[last['family']].strength}"
         panel.set_xlabel(f"{curve}{measure}")
         panel.set_ylabel("accuracy in %")
     if comparison["real"]:

@@ -2678,6 +2678,14 @@ BUGS = (
         "the images that change most are not shown",
     ),
     Bug(
+        "severities of a seed pass for a length",
+        "report",
+        'if last["parameters"] else',
+        'if curve.endswith("severity") else',
+        "test_report.py::test_severities_are_no_measure_of_length",
+        "a picture names a measure that its axis does not have",
+    ),
+    Bug(
         "shares cut off",
         "page_images",
         "return [count + (place in rest) for place, count in enumerate(given)]",

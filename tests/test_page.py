@@ -826,6 +826,20 @@ def test_a_thousand_classes_fit(chromium: Browser, tmp_path: Path) -> None:
     assert watched.page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[1]
 
 
+@pytest.mark.parametrize(("side", "shown"), [(64, 64), (224, 224), (448, 224), (500, 224)])
+def test_pictures_are_kept_no_larger_than_they_are_shown(side: int, shown: int) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3, side, side), dtype=np.uint8)
+    found = page_images._shown(pixels)
+    assert found.shape == (3, shown, shown)
+    assert found.dtype == np.uint8
+    if side == 2 * shown:  # each is the mean of four
+        mean = pixels.reshape(3, shown, 2, shown, 2).mean((2, 4))
+        assert np.abs(found - mean).max() <= 1  # rounded twice, along each side
+    elif side == shown:
+        assert (found == pixels).all()
+
+
 def test_pictures_become_smaller_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     seen = {(i, "clean"): rng.integers(0, 255, (3, 224, 224)).astype(np.uint8) for i in range(4)}

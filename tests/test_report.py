@@ -384,6 +384,19 @@ def test_a_second_family_gets_a_panel(tmp_path: Path, comparison: dict[str, Any]
     assert draw(tmp_path / "accuracy.png", comparison).size == (3 * 768, 2 * 528)
 
 
+@pytest.mark.parametrize("curve", ["glass severity", "glass severity seed 3"])
+def test_severities_are_no_measure_of_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comparison: dict[str, Any], curve: str
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.set_xlabel", lambda _, text: told.append(text))
+    for place, view in enumerate(deepcopy(comparison["views"][1:3]), 1):
+        of_glass = {"family": "glass", "curve": curve, "strength": place, "parameters": {"sigma": 0.7}}
+        comparison["views"].append(view | of_glass)
+    report.accuracy_picture(tmp_path / "accuracy.png", comparison)
+    assert told == ["gaussian blur: sigma", curve]
+
+
 def test_the_same_comparison_gives_the_same_picture(tmp_path: Path, comparison: dict[str, Any]) -> None:
     for name in ("one.png", "two.png"):
         report.accuracy_picture(tmp_path / name, comparison)
