@@ -117,7 +117,7 @@ def examine(source: Source, own: Source, config: Config) -> Checked:
     folders = own.empty if isinstance(own, FolderSource) else ()
     empty = [(split or "", text_of(folder.name)) for split, folder in folders]
     checked = Checked(source.classes, source.items, found, splits, names, geometry, config.head.folds, empty)
-    near = near_duplicates(source, found, Links(checked.sides, checked.labels))
+    near = near_duplicates(source, found, Links(checked.sides, checked.splits, checked.labels))
     return replace(checked, findings=findings(checked, near))
 
 

@@ -58,16 +58,23 @@ def write(
 def _write(
     logger: Logger, points: Iterable[Scalar], hyperparameters: Mapping[str, Any], final: Mapping[str, float]
 ) -> None:
-    logger.log_hyperparams(dict(hyperparameters))
-    for (_, step), some in groupby(points, key=lambda point: (point[0].rpartition("/")[0], point[1])):
-        logger.log_metrics({tag: value for tag, _, value in some}, step)
-    logger.log_metrics(dict(final), 0)
-    logger.save()
-    logger.finalize("success")
-    service = getattr(logger, "experiment", None)
-    for name in ENDS:  # else the next arm goes on with this run
+    try:
+        logger.log_hyperparams(dict(hyperparameters))
+        for (_, step), some in groupby(points, key=lambda point: (point[0].rpartition("/")[0], point[1])):
+            logger.log_metrics({tag: value for tag, _, value in some}, step)
+        logger.log_metrics(dict(final), 0)
+        logger.save()
+        logger.finalize("success")
+    finally:
+        _end(getattr(logger, "experiment", None))
+
+
+def _end(service: object) -> None:
+    """End what a service runs, or the next arm goes on with it."""
+    for name in ENDS:
         if callable(end := getattr(service, name, None)):
             end()
+            return
 
 
 def _made(path: str, arguments: Mapping[str, Any], run: str) -> Logger:

@@ -131,7 +131,7 @@ class Candidates:
         return int(within + self._counts[self._pairs].prod(axis=1).sum())
 
     def __iter__(self) -> Iterator[Pairs]:
-        """All pairs, each once, a few thousand at a time."""
+        """All pairs, each once, one to two thousand at a time."""
         some, count = [], 0
         for block in self._blocks():
             some.append(block)
@@ -147,7 +147,11 @@ class Candidates:
             group = self._group(value)
             for place in range(len(group) - 1):
                 yield from _products(group[place : place + 1], group[place + 1 :])
-        for one, other in self._pairs.tolist():
+        is_single = (self._counts[self._pairs] == 1).all(axis=1)
+        single = self._pairs[is_single]
+        for start in range(0, len(single), PAIRS_AT_ONCE):  # most pairs, where hashes are near and not equal
+            yield self._members[self._stops[single[start : start + PAIRS_AT_ONCE]] - 1]
+        for one, other in self._pairs[~is_single].tolist():
             yield from _products(self._group(one), self._group(other))
 
     def _group(self, value: int) -> Places:
@@ -166,23 +170,29 @@ def _products(left: Int64[np.ndarray, " left"], right: Int64[np.ndarray, " right
 
 
 class Links:
-    """Which pairs have to be told so that nothing that looks the same goes unsaid, where many look alike.
+    """Which pairs have to be told so that no image that looks like another goes unsaid, where many look alike.
 
     Of n images that are alike there are n (n - 1) / 2 pairs. Within a side n - 1 of them are told, which join them
-    all. Across sides each image of the earlier side is told with one image of each later side. Pairs of one class and
-    pairs of two classes are told apart from each other, so that no conflict of labels is hidden.
+    all. Across sides a pair is told unless both images are told already with one of the other's split. Pairs of one
+    class and pairs of two are told apart from each other: every image that looks like one of another class is named.
 
     Args:
-        sides: What is held apart, such as training and test: small numbers, the earlier first.
+        sides: What is held apart, such as training and test: small numbers.
+        splits: Parts of the sides, small numbers; -1 of images that are in no pair.
         labels: Classes of the images.
     """
 
-    def __init__(self, sides: Int64[np.ndarray, " images"], labels: Int64[np.ndarray, " images"]) -> None:
-        self.sides, self._labels = sides, labels
+    def __init__(
+        self,
+        sides: Int64[np.ndarray, " images"],
+        splits: Int64[np.ndarray, " images"],
+        labels: Int64[np.ndarray, " images"],
+    ) -> None:
+        self.sides, self._splits, self._labels = sides, splits, labels
         # Of everything, row 0 is about pairs of one class and row 1 about pairs of two.
         self._tree = np.tile(np.arange(len(sides)), (2, 1))
         self._members: tuple[dict[int, list[int]], dict[int, list[int]]] = ({}, {})  # of trees of more than one
-        self._is_told = np.zeros((2, len(sides), int(sides.max(initial=0)) + 1), bool)  # with an image of a later side
+        self._is_told = np.zeros((2, len(splits), int(splits.max(initial=0)) + 1), bool)  # with one of another split
 
     def open(self, pairs: Pairs) -> Bool[np.ndarray, " pairs"]:
         """Where a pair would have to be told if it looked the same."""
@@ -193,20 +203,20 @@ class Links:
         return not bool(self._is_settled(one, other))
 
     def _is_settled(self, one: Places | int, other: Places | int) -> Bool[np.ndarray, "..."]:
-        """Of images or of arrays of them: trees do not join sides, and the later image of a pair tells of none."""
+        """Of images or of arrays of them. Trees join no sides, and only pairs across sides are marked as told."""
         kind = (self._labels[one] != self._labels[other]) * 1
         is_joined = self._tree[kind, one] == self._tree[kind, other]
-        is_told = self._is_told[kind, one, self.sides[other]] | self._is_told[kind, other, self.sides[one]]
+        is_told = self._is_told[kind, one, self._splits[other]] & self._is_told[kind, other, self._splits[one]]
         return np.asarray(is_joined | is_told)
 
     def add(self, one: int, other: int) -> None:
         """Take a pair that looks the same and is open: it is told now."""
         kind = int(self._labels[one] != self._labels[other])
-        earlier, later = sorted((one, other), key=lambda place: int(self.sides[place]))
-        if self.sides[earlier] == self.sides[later]:
-            self._join(kind, earlier, later)
+        if self.sides[one] == self.sides[other]:
+            self._join(kind, one, other)
         else:
-            self._is_told[kind, earlier, self.sides[later]] = True
+            self._is_told[kind, one, self._splits[other]] = True
+            self._is_told[kind, other, self._splits[one]] = True
 
     def _join(self, kind: int, one: int, other: int) -> None:
         tree, members = self._tree[kind], self._members[kind]

@@ -182,7 +182,7 @@ def context(told: Told) -> Part:
         "classes_said": page_words.classes_said(result),
         "figures": page_words.key_figures(result, said),
         "charts": _charts(told, curves),
-        "marked": any(copy.curve in curves for copy in told.copies),
+        "marked": any(_marks(told, curve) for curve in curves),
         "real_chart": _real_chart(told),
         "gains": rows,
         "forest": page_figures.forest(
@@ -304,11 +304,15 @@ def _charts(told: Told, curves: Mapping[str, Sequence[int]]) -> list[Any]:
     charts = []
     for curve in curves:
         slight = max((view.strength for view in told.slight if view.curve == curve), default=0.0)
-        most = max(view.strength for view in told.views if view.curve == curve)
-        strengths = sorted(copy.strength for copy in told.copies if copy.curve == curve and copy.strength <= most)
         alt = page_words.curve_alt(told.result, curve, told.always)
-        charts.append(page_figures.accuracy(told.result, curve, slight, strengths, told.always, alt))
+        charts.append(page_figures.accuracy(told.result, curve, slight, _marks(told, curve), told.always, alt))
     return charts
+
+
+def _marks(told: Told, curve: str) -> list[float]:
+    """Strengths of copies within a chart."""
+    most = max(view.strength for view in told.views if view.curve == curve)
+    return sorted(copy.strength for copy in told.copies if copy.curve == curve and copy.strength <= most)
 
 
 def _real_chart(told: Told) -> Any:  # noqa: ANN401 - markup or nothing

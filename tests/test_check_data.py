@@ -131,46 +131,46 @@ def groups_of(pairs: Iterable[tuple[int, int]]) -> set[frozenset[int]]:
     return {frozenset(group) for group in groups}
 
 
+Alike = tuple[list[int], list[int], list[tuple[int, int]]]
+
+
 @st.composite
-def alike_images(draw: st.DrawFn) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """Sides and labels of a few images, and which pairs of them look the same, in some order."""
+def alike_images(draw: st.DrawFn) -> Alike:
+    """Splits and labels of a few images, and which pairs of them look the same, in some order."""
     count = draw(st.integers(2, 9))
-    sides = draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))
-    labels = draw(st.lists(st.integers(0, 1), min_size=count, max_size=count))
-    pairs = list(combinations(range(count), 2))
-    order = draw(st.permutations(pairs))
+    splits = draw(st.lists(st.integers(0, 4), min_size=count, max_size=count))
+    labels = draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))
+    order = draw(st.permutations(list(combinations(range(count), 2))))
     turned = [pair if draw(st.booleans()) else (pair[1], pair[0]) for pair in order]
-    return sides, labels, turned[: draw(st.integers(0, len(turned)))]
+    return splits, labels, turned[: draw(st.integers(0, len(turned)))]
 
 
 @given(alike_images())
-def test_as_many_pairs_are_told_as_leave_nothing_unsaid(
-    images: tuple[list[int], list[int], list[tuple[int, int]]],
-) -> None:
-    sides, labels, pairs = images
-    links = Links(np.array(sides), np.array(labels))
+def test_as_many_pairs_are_told_as_leave_nothing_unsaid(images: Alike) -> None:
+    splits, labels, pairs = images
+    sides = [min(split, 2) for split in splits]
+    links = Links(np.array(sides), np.array(splits), np.array(labels))
     told = []
-    for one, other in pairs:
-        is_open = links.open(np.array([[one, other]])).item()
-        assert links.is_open(one, other) == is_open
+    for pair in pairs:
+        is_open = links.open(np.array([pair])).item()
+        assert links.is_open(*pair) == is_open
         if is_open:
-            links.add(one, other)
-            told.append((one, other))
-        assert not links.is_open(other, one)
+            links.add(*pair)
+            told.append(pair)
+        assert not links.is_open(*reversed(pair))
     for kind in (False, True):
-        some, all_ = ([p for p in of if (labels[p[0]] != labels[p[1]]) == kind] for of in (told, pairs))
+        some, every = ([p for p in of if (labels[p[0]] != labels[p[1]]) == kind] for of in (told, pairs))
         for side in range(3):
-            within, of_all = ([p for p in of if sides[p[0]] == sides[p[1]] == side] for of in (some, all_))
+            within, of_all = ([p for p in of if sides[p[0]] == sides[p[1]] == side] for of in (some, every))
             groups = groups_of(of_all)
             assert groups_of(within) == groups
             assert len(within) == sum(len(group) - 1 for group in groups)
-        across = Counter(
-            (min(p, key=lambda i: sides[i]), max(sides[i] for i in p)) for p in some if sides[p[0]] != sides[p[1]]
-        )
-        wanted = {
-            (min(p, key=lambda i: sides[i]), max(sides[i] for i in p)) for p in all_ if sides[p[0]] != sides[p[1]]
-        }
-        assert across == dict.fromkeys(wanted, 1)
+        across, wanted = ([p for p in of if sides[p[0]] != sides[p[1]]] for of in (some, every))
+        named = {(image, splits[other]) for p in wanted for image, other in (p, p[::-1])}
+        for place, pair in enumerate(across):  # each tells something that was not yet said
+            before = {(image, splits[other]) for p in across[:place] for image, other in (p, p[::-1])}
+            assert not before.issuperset((image, splits[other]) for image, other in (pair, pair[::-1]))
+        assert {(image, splits[other]) for p in across for image, other in (p, p[::-1])} == named
 
 
 def test_many_images_that_look_alike_have_a_row_each(tmp_path: Path) -> None:
@@ -178,11 +178,47 @@ def test_many_images_that_look_alike_have_a_row_each(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
     for split, count in (("train", 60), ("test", 20)):
         for number in range(count):
-            pixels = np.array(scene(9000))
-            pixels[number // 90, number % 90] ^= 255 if split == "train" else 128
-            Image.fromarray(pixels).save(root / split / "a" / f"frame{number}.png")
+            frame(number, 255 if split == "train" else 128).save(root / split / "a" / f"frame{number}.png")
     kinds = Counter(kind for kind, *_ in found_in(root, tmp_path))
-    assert kinds == {"near duplicate across splits": 60, "near duplicate within a split": 59 + 19}
+    assert kinds.keys() == {"near duplicate across splits", "near duplicate within a split"}
+    assert kinds["near duplicate within a split"] == 59 + 19
+    assert 60 <= kinds["near duplicate across splits"] < 60 + 20
+    for number in range(4):
+        frame(number, 64).save(root / "train" / "b" / f"frame{number}.png")
+    rows = rows_of(check_data(config_of(root, tmp_path)).out)
+    conflicts = [row for row in rows if "and class" in row["detail"]]
+    within = [row for row in conflicts if row["finding"] == "near duplicate within a split"]
+    assert len(within) == 60 + 4 - 1
+    across = {row["path"] for row in conflicts if row["finding"] == "near duplicate across splits"}
+    assert across == {f"train/b/frame{number}.png" for number in range(4)}
+
+
+def frame(number: int, changed: int) -> Image.Image:
+    """A picture that differs from others of its kind in a pixel."""
+    pixels = np.array(scene(9000))
+    pixels[number // 90, number % 90] ^= changed
+    return Image.fromarray(pixels)
+
+
+def test_every_split_and_image_that_has_a_look_alike_is_named(tmp_path: Path) -> None:
+    """What looks like one image need not look like another one that does, and a further test set is its own."""
+    root = fill(tmp_path / "set", {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
+    fill(tmp_path / "more", {"none": 0, "phone/a": 0, "no": 0, "phone/b": 0})
+    scene(9000).save(tmp_path / "more" / "phone" / "b" / "new.png")
+    frame(0, 255).save(root / "train" / "a" / "one.png")
+    frame(1, 255).save(root / "test" / "a" / "two.png")
+    frame(2, 255).save(tmp_path / "more" / "phone" / "a" / "three.png")
+    config = replace(config_of(root, tmp_path), extra_tests={"phone": str(tmp_path / "more" / "phone")})
+    rows = rows_of(check_data(config).out)
+    across = [row for row in rows if row["finding"] == "near duplicate across splits"]
+    assert {(row["path"], row["other path"]) for row in across} >= {
+        ("train/a/one.png", "test/a/two.png"),
+        ("train/a/one.png", "phone/a/three.png"),
+    }
+    assert {row["detail"].split(" (")[0] for row in across} >= {
+        "looks the same as one in test",
+        "looks the same as one in phone",
+    }
 
 
 def test_correlation_is_that_of_numpy_and_nothing_for_a_plain_picture() -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,8 +172,9 @@ def test_what_a_logger_is_given_stands_in_no_file_and_no_sentence(
     assert not [path for path in files if b"SECRET" in path.read_bytes()]
 
 
+@pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("end", ["finish", "end"])
-def test_what_a_service_runs_is_ended_with_its_arm(end: str) -> None:
+def test_what_a_service_runs_is_ended_with_its_arm(end: str, *, fails: bool) -> None:
     """W&B and Comet go on with what is not ended, and would put the next arm's numbers into it."""
     from pytorch_lightning.loggers import Logger
 
@@ -185,12 +187,16 @@ def test_what_a_service_runs_is_ended_with_its_arm(end: str) -> None:
             done.append("hyperparameters")
 
         def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+            if fails:
+                raise OSError
             done.append((list(metrics), step))
 
     done: list[Any] = []
     setattr(Service.experiment, end, lambda: done.append(end))
-    loggers._write(Service(), [("sweep/a", 1, 0.5), ("sweep/b", 1, 0.6)], {}, {"test/a": 0.7})
-    assert done == ["hyperparameters", (["sweep/a", "sweep/b"], 1), (["test/a"], 0), end]
+    with pytest.raises(OSError) if fails else nullcontext():  # noqa: PT011
+        loggers._write(Service(), [("sweep/a", 1, 0.5), ("sweep/b", 1, 0.6)], {}, {"test/a": 0.7})
+    logged = [] if fails else [(["sweep/a", "sweep/b"], 1), (["test/a"], 0)]
+    assert done == ["hyperparameters", *logged, end]
 
 
 @pytest.mark.usefixtures("few_runs")

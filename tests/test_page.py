@@ -748,13 +748,38 @@ def test_images_that_are_gone_or_changed_are_told_in_their_places(odd: Path, tmp
 
 def test_without_a_heavy_view_there_is_no_section_of_classes(tmp_path: Path) -> None:
     config = Config(name="slight", copies=(BlurGrid("gaussian", (2.0,)),), sweep=(BlurGrid("gaussian", (0.0, 2.0)),))
-    right = {view: [[1, 0, 1, 1], [1, 0, 1, 1]] for view in config.test_views}
-    folders = [make_run(tmp_path / arm.arm, arm, right) for arm in (config.baseline(), config)]
+    rows = {"baseline": [[1, 0, 1, 1], [1, 0, 1, 1]], "augmented": [[1, 1, 1, 1], [1, 0, 0, 1]]}
+    folders = [
+        make_run(tmp_path / arm.arm, arm, dict.fromkeys(config.test_views, rows[arm.arm]))
+        for arm in (config.baseline(), config)
+    ]
     text = (blurtrain.compare_runs(folders) / "report.html").read_text(encoding="utf-8")
     assert "No view is heavy" in text
     assert "On clean images augmented is not distinguishable from baseline" in text
+    assert "How little can be seen: a true difference of " in text
     assert 'id="classes"' not in text
     assert 'id="gains-table"' in text
+
+
+@pytest.mark.parametrize(
+    ("copies", "duplicated", "marks"),
+    [((2.0,), False, [2.0]), ((2.0,), True, []), ((12.0,), False, []), ((2.0, 12.0), False, [2.0])],
+)
+def test_marks_of_copies_stand_where_the_chart_has_them(
+    tmp_path: Path, copies: tuple[float, ...], duplicated: bool, marks: list[float]
+) -> None:
+    config = Config(
+        name="marks",
+        copies=(BlurGrid("gaussian", copies),),
+        sweep=(BlurGrid("gaussian", (0.0, 2.0, 4.0)),),
+        duplicated=duplicated,
+    )
+    right = {view: [[1, 0, 1, 1], [1, 0, 1, 1]] for view in config.test_views}
+    folders = [make_run(tmp_path / arm.arm, arm, right) for arm in (config.baseline(), config)]
+    folder = blurtrain.compare_runs(folders)
+    told = page.read(folder)
+    assert page._marks(told, "gaussian") == marks
+    assert ("A ▲ on the axis" in (folder / "report.html").read_text(encoding="utf-8")) == bool(marks)
 
 
 def test_one_head_and_unknown_intervals(tmp_path: Path) -> None:
