@@ -15,8 +15,8 @@ from blurtrain.kernels import FAMILIES
 from blurtrain.runs import load_run
 from blurtrain.views import REAL, Blur
 
-# Okabe and Ito's palette: told apart with every kind of colour blindness; the line styles also in grey.
 NO_HEAVY = "No view is heavy: none is at least twice as wide as the strongest copy."
+# Okabe and Ito's palette: told apart with every kind of colour blindness; the line styles also in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 SHORTFALL = 0.99  # a kernel narrower than this share of what its strength says is stated with its true width
 MOST_COLUMNS = 3  # panels side by side: more would be too small on a page
