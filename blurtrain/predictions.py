@@ -276,14 +276,16 @@ def write(
         StoreError: If the file cannot be written.
     """
     if out is None:
-        found = _write(rows, kind, asked, AboveBars() if sys.stdout.isatty() else sys.stdout)
+        classes, bad, beyond = _write(rows, kind, asked, AboveBars() if sys.stdout.isatty() else sys.stdout)
     else:
         with whole_file(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            found = _write(rows, kind, asked, file)
-    _, bad = found
+            classes, bad, beyond = _write(rows, kind, asked, file)
     if bad:
         say(f"note: {bad} file{'s' * (bad > 1)} could not be used: their rows say why")
-    return found
+    if beyond:
+        are = "files are" if beyond > 1 else "file is"
+        say(f"note: {beyond} {are} blurrier than what the head was tested on: beyond_tested is true in the row")
+    return classes, bad
 
 
 @runtime_checkable
@@ -294,9 +296,10 @@ class _Lines(SupportsWrite, Protocol):
         """Hand on what was taken."""
 
 
-def _write(rows: Iterable[Prediction], kind: str, asked: Asked, file: _Lines) -> tuple[Counter[str], int]:
+def _write(rows: Iterable[Prediction], kind: str, asked: Asked, file: _Lines) -> tuple[Counter[str], int, int]:
+    """Counts of classes, of files that could not be used, and of those blurrier than anything tested."""
     classes: Counter[str] = Counter()
-    bad = 0
+    bad = beyond = 0
     if kind == "csv":
         write_csv(file, [columns(asked)])
     for row in rows:
@@ -307,7 +310,8 @@ def _write(rows: Iterable[Prediction], kind: str, asked: Asked, file: _Lines) ->
         file.flush()
         classes.update(name for name, _ in row.top[:1])
         bad += row.error is not None
-    return classes, bad
+        beyond += row.blur is not None and row.blur.beyond
+    return classes, bad, beyond
 
 
 def columns(asked: Asked) -> list[str]:

@@ -15,7 +15,7 @@ from blurtrain.config import Config, DataConfig
 from blurtrain.decoding import Geometry
 from blurtrain.errors import ConfigError, RunError
 from blurtrain.files import read_sealed, write_sealed
-from blurtrain.predictions import Asked, predict
+from blurtrain.predictions import Asked, predict, write
 from blurtrain.reduction import square
 from blurtrain.runs import RESULT, SHARPNESS, finish, load_run
 from blurtrain.sharpness import QUANTILES, Scale, SeenView, confusion, limit, scale_of, sharpness
@@ -197,7 +197,9 @@ def test_photographs_beyond_what_was_tested_are_found() -> None:
         assert {answer.like for answer in answers} == {"gaussian 8"}
 
 
-def test_images_are_told_apart(run_folder: Path, drawn: Path, tmp_path: Path) -> None:
+def test_images_are_told_apart(
+    run_folder: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     blurry = tmp_path / "blurry"
     blurry.mkdir()
     for file in sorted(drawn.iterdir())[:20]:
@@ -210,7 +212,15 @@ def test_images_are_told_apart(run_folder: Path, drawn: Path, tmp_path: Path) ->
     assert sharp.count("clean") > 30
     assert not any(one.beyond for one in judged[:40])
     assert {one.like for one in judged[40:]} == {"gaussian 3"}
-    assert sum(one.beyond for one in judged[40:]) > 10  # 64 px are soon all blur
+    beyond = sum(one.beyond for one in judged[40:])
+    assert beyond > 10  # 64 px are soon all blur
+    write(rows, "csv", Asked(blur_check=True), tmp_path / "rows.csv")
+    said = capsys.readouterr().err
+    assert (
+        f"note: {beyond} files are blurrier than what the head was tested on: beyond_tested is true in the row" in said
+    )
+    write(rows[:40], "csv", Asked(blur_check=True), tmp_path / "rows.csv")
+    assert "blurrier" not in capsys.readouterr().err
 
 
 def test_other_test_images_are_refused(run_folder: Path) -> None:
